@@ -1,0 +1,123 @@
+"""The search space as data: operations, edges and genotypes. Imports no TensorFlow.
+
+A cell is a directed acyclic graph. Nodes 0 and 1 are the outputs of the two previous cells, nodes
+2 to 5 are intermediate, and node j is the sum over all i < j of operation(i, j) applied to node i.
+That makes 2 + 3 + 4 + 5 = 14 edges. All normal cells share one set of 14 choices and all reduction
+cells another, so an architecture is 28 choices, one operation an edge.
+
+References:
+    CP-NAS, section 2.2 (search space); the operations' names are those of DARTS.
+"""
+
+import dataclasses
+import json
+
+from cpnas_tf.workdir import write_atomically
+
+OPERATIONS = (
+    "none",
+    "skip_connect",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+INPUT_NODES = 2
+INTERMEDIATE_NODES = 4
+NODES = INPUT_NODES + INTERMEDIATE_NODES
+EDGES = tuple((source, target) for target in range(INPUT_NODES, NODES) for source in range(target))
+CELL_TYPES = ("normal", "reduce")
+
+
+@dataclasses.dataclass(frozen=True)
+class Genotype:
+    """One operation for each of the 14 edges of the normal and of the reduction cell.
+
+    Edges are ordered as in `EDGES`: by target node, then by source node. Every edge carries an
+    operation; a published DARTS-style cell, with two inputs a node, has `none` on the others.
+
+    Attributes:
+        normal: the 14 operations' names of the normal cells.
+        reduce: the 14 operations' names of the reduction cells.
+
+    Raises:
+        ValueError: if a cell has not 14 operations or names an unknown one.
+    """
+
+    normal: tuple[str, ...]
+    reduce: tuple[str, ...]
+
+    def __post_init__(self):
+        for cell in CELL_TYPES:
+            names = getattr(self, cell)
+            if not isinstance(names, (list, tuple)) or len(names) != len(EDGES):
+                found = len(names) if isinstance(names, (list, tuple)) else repr(names)
+                raise ValueError(
+                    f"the {cell} cell needs a list of {len(EDGES)} operations, received: {found}"
+                )
+            for name in names:
+                if name not in OPERATIONS:
+                    raise ValueError(
+                        f"unknown operation {name!r} in the {cell} cell, "
+                        f"expected one of: {', '.join(OPERATIONS)}"
+                    )
+            object.__setattr__(self, cell, tuple(names))
+
+    @classmethod
+    def from_choices(cls, choices):
+        """Makes a genotype of 28 names, the normal cell's 14 first."""
+        choices = tuple(choices)
+        return cls(choices[: len(EDGES)], choices[len(EDGES) :])
+
+    @property
+    def choices(self):
+        """The 28 operations' names, the normal cell's 14 first."""
+        return self.normal + self.reduce
+
+    @property
+    def indices(self):
+        """The 28 choices as positions in `OPERATIONS`."""
+        return tuple(map(OPERATIONS.index, self.choices))
+
+    def to_json(self):
+        """The genotype as JSON text: `{"normal": [14 names], "reduce": [14 names]}`."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text):
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: if `text` is not JSON, has other keys, or is no valid genotype.
+        """
+        try:
+            cells = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"a genotype is a JSON object, this is not JSON: {error}") from None
+        if not isinstance(cells, dict) or set(cells) != set(CELL_TYPES):
+            found = sorted(cells) if isinstance(cells, dict) else type(cells).__name__
+            raise ValueError(
+                f'a genotype is a JSON object with the keys "normal" and "reduce", received: {found}'
+            )
+        return cls(**cells)
+
+    @classmethod
+    def load(cls, path):
+        """Reads a genotype file.
+
+        Raises:
+            ValueError: naming the file, if it is missing, unreadable or not a genotype.
+        """
+        try:
+            with open(path, encoding="utf-8") as file:
+                return cls.from_json(file.read())
+        except FileNotFoundError:
+            raise ValueError(f"genotype file not found: {path}") from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"cannot read the genotype {path}: {error}") from None
+
+    def save(self, path):
+        """Writes a genotype file, atomically."""
+        write_atomically(path, self.to_json())
