@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 
 
@@ -35,3 +36,96 @@ def write_atomically(path, data):
 def write_json(path, value):
     """Writes `value` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path):
+    """Reads a JSON file that a command wrote.
+
+    Raises:
+        ValueError: naming the file, if it is missing or broken.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise ValueError(f"file not found: {path}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+
+
+@contextlib.contextmanager
+def claim(workdir, run, *, result, written, overwrite=False):
+    """Takes a folder for one run and records in its `config.json` what the run is.
+
+    A folder that holds the same run unfinished is taken as it is, so that the run goes on.
+
+    Args:
+        workdir: the folder; made if it is not there.
+        run: what the run is, as JSON. A run with another one is a different run, but for what stands
+            under the keys "data_dir" and "version".
+        result: the name of the file that a finished run has.
+        written: the names of all that the run writes beside `config.json`.
+        overwrite: whether to remove a finished or a different run first.
+
+    Raises:
+        ValueError: if the folder is a file, cannot be written, is in use by another process, or,
+            without `overwrite`, holds a finished or a different run.
+    """
+    with exclusive(workdir):
+        config = os.path.join(workdir, "config.json")
+        finished = os.path.exists(os.path.join(workdir, result))
+        difference = _difference(read_json(config), run) if os.path.exists(config) else None
+        if overwrite and (finished or difference):
+            for name in (*written, "config.json"):
+                _remove(os.path.join(workdir, name))
+        elif difference:
+            raise ValueError(
+                f"{workdir} holds a different run ({difference}): "
+                "choose another --workdir, or start afresh in this one with --overwrite"
+            )
+        elif finished:
+            raise ValueError(
+                f"{workdir} holds a finished run ({result}): "
+                "choose another --workdir, or replace it with --overwrite"
+            )
+        write_json(config, run)
+        yield
+
+
+@contextlib.contextmanager
+def exclusive(folder):
+    """Makes a folder, and keeps other processes out of it until the end of the block.
+
+    Raises:
+        ValueError: if the folder is a file, cannot be written or is in use.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = open(os.path.join(folder, ".lock"), "a")  # noqa: SIM115
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"{folder} is or lies in a file, a folder is needed") from None
+    except OSError as error:
+        raise ValueError(f"cannot write in {folder}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder} is in use by another process") from None
+        yield
+
+
+def _difference(old, new, name=""):
+    """The first difference of two JSON values in words, or None; where data lies does not count."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new} - {"data_dir", "version"})
+        found = (_difference(old.get(key), new.get(key), f"{name}.{key}") for key in keys)
+        return next((difference for difference in found if difference), None)
+    return None if old == new else f"{name.lstrip('.')}: {old!r} there, {new!r} here"
+
+
+def _remove(path):
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)

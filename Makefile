@@ -1,0 +1,44 @@
+# make quickstart   search, train, evaluate, export and plot on the digits, into runs/quickstart
+# make test         lint, format check and tests
+#
+# Each makes the virtual environment .venv on first use, from $(PYTHON), which needs to be 3.10, 3.11 or
+# 3.12, with exactly the versions of constraints.txt. `make clean` removes it, the results in runs stay.
+
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+RUN := runs/quickstart
+
+.PHONY: quickstart test lint format clean
+.DELETE_ON_ERROR:
+
+quickstart: .venv/installed
+	$(VENV_PYTHON) bin/search.py --config=configs/search_digits.py --workdir=$(RUN)/search --data_dir=$(RUN)/data --overwrite
+	$(VENV_PYTHON) bin/train.py --config=configs/train_digits.py --genotype=$(RUN)/search/genotype.json --workdir=$(RUN)/train --data_dir=$(RUN)/data --overwrite
+	$(VENV_PYTHON) bin/train.py --config=configs/train_digits.py --genotype=$(RUN)/search/genotype.json --workdir=$(RUN)/train_parent --data_dir=$(RUN)/data --precision=parent --overwrite
+	$(VENV_PYTHON) bin/evaluate.py --workdir=$(RUN)/train --overwrite
+	$(VENV_PYTHON) bin/evaluate.py --workdir=$(RUN)/train_parent --overwrite
+	$(VENV_PYTHON) bin/export.py --workdir=$(RUN)/train --output=$(RUN)/export --overwrite
+	$(VENV_PYTHON) bin/plot.py --workdir=$(RUN)/search --output=$(RUN)/plots --overwrite
+
+test: lint
+	$(VENV_PYTHON) -m pytest
+
+lint: .venv/installed
+	$(VENV_PYTHON) -m ruff check
+	$(VENV_PYTHON) -m ruff format --check
+
+format: .venv/installed
+	$(VENV_PYTHON) -m ruff check --fix
+	$(VENV_PYTHON) -m ruff format
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+
+# The stamp is written last, so an interrupted installation starts over. The variable, unlike the
+# option, also pins what pip uses to build packages.
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null || \
+		{ echo "cpnas_tf needs Python 3.10, 3.11 or 3.12, and $(PYTHON) is not: try make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	PIP_CONSTRAINT=constraints.txt $(VENV_PYTHON) -m pip install --use-pep517 --editable '.[test]'
+	touch $@

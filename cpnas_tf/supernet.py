@@ -1,0 +1,377 @@
+"""The shared weights of the search, and an engine that changes architecture at no cost.
+
+A search trains 105 different architectures for one epoch each. Traced by TensorFlow in the usual way
+each would cost seconds before its first step. Here one graph serves them all:
+
+- The parameters of every operation on every edge lie in *banks*. A bank holds the edges of one width and
+  stride as `[edges, operations, parameters]`, each row one operation's kernels and BN parameters, flat.
+- A step gathers one row an edge. The edge's function, shared by all edges of that width and stride
+  and kept out of line, dispatches on the operation's index and slices the kernels it needs. Since every
+  operation takes the same flat row, the gradient is one row too: operations that were not taken cost
+  nothing, not even a zero gradient.
+- The update writes back the gathered rows of the weights and of their momentum. What was not sampled is
+  not touched, bit for bit.
+
+TensorFlow differentiates a dispatch inside a function from its stored form, where a
+`tf.custom_gradient` closure is lost: sign and max pooling have *registered* gradients instead. The one
+of max pooling repeats the forward pass beside the backward one, because oneDNN's fast kernel needs
+both in one graph (six times faster on a CPU).
+
+References:
+    CP-NAS, section 2.3 and Algorithm 1.
+"""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from cpnas_tf.genotypes import CELL_TYPES, EDGES, OPERATIONS
+from cpnas_tf.networks import (
+    build_network,
+    check_network,
+    edge_operation,
+    edge_scope,
+    reduction_cells,
+    walk,
+)
+from cpnas_tf.operations import BN_EPSILON, OPERATION_FUNCTIONS, Units
+
+
+@tf.RegisterGradient("CpnasSteSign")
+def _ste_sign_gradient(op, dy):
+    return dy * tf.cast(tf.abs(op.inputs[0]) <= 1, dy.dtype)
+
+
+@tf.RegisterGradient("CpnasIdentity")
+def _identity_gradient(op, dy):
+    del op
+    return dy
+
+
+@tf.RegisterGradient("CpnasMaxPool")
+def _max_pool_gradient(op, dy):
+    window = {name: op.get_attr(name) for name in ("ksize", "strides", "padding")}
+    x = op.inputs[0]
+    y = tf.raw_ops.MaxPool(input=x, **window)
+    return tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=dy, **window)
+
+
+def _with_gradient(op_type, gradient):
+    return tf.compat.v1.get_default_graph().gradient_override_map({op_type: gradient})
+
+
+def ste_sign(x):
+    """Larq's `ste_sign` in value and gradient, made for graphs that dispatch on an operation.
+
+    Args:
+        x: float tensor of any shape, inside a `tf.function`; differentiate with `tf.gradients`.
+
+    Returns:
+        -1 where x < 0, else +1; the gradient passes where |x| <= 1.
+    """
+    with _with_gradient("Sign", "CpnasSteSign"):
+        signs = tf.sign(x)
+    with _with_gradient("Sign", "CpnasIdentity"):
+        return tf.sign(signs + 0.5)  # sign(0) = +1
+
+
+class _Parameters:
+    """Hands out consecutive pieces of a flat vector; without one, records what is asked for."""
+
+    def __init__(self, vector=None):
+        self._vector = vector
+        self.taken = []
+        self.size = 0
+
+    def take(self, name, shape, initial):
+        """The next parameter: its name, shape, and `initial` (a number, or "glorot_uniform")."""
+        start, self.size = self.size, self.size + math.prod(shape)
+        self.taken.append((name, tuple(shape), initial))
+        if self._vector is None:
+            return tf.zeros(shape)
+        return tf.reshape(self._vector[start : self.size], shape)
+
+    def initial_values(self, random):
+        """A flat vector of initial values, as Keras's layers would draw them."""
+        return np.concatenate([np.zeros(0)] + [_initialize(t, random) for t in self.taken])
+
+    def split(self, vector):
+        """Cuts a flat vector into a dict from layer name to that layer's arrays."""
+        layers, start = {}, 0
+        for name, shape, _ in self.taken:
+            layers.setdefault(name, []).append(
+                vector[start : start + math.prod(shape)].reshape(shape)
+            )
+            start += math.prod(shape)
+        return layers
+
+
+def _initialize(parameter, random):
+    _, shape, initial = parameter
+    if initial != "glorot_uniform":
+        return np.full(math.prod(shape), initial)
+    field = math.prod(shape[:-2])
+    limit = math.sqrt(6 / (field * (shape[-2] + shape[-1])))
+    return random.uniform(-limit, limit, math.prod(shape))
+
+
+class _BankUnits(Units):
+    """The units as plain TensorFlow operations over `_Parameters`; BN uses batch statistics."""
+
+    def __init__(self, precision, parameters):
+        super().__init__(precision)
+        self._take = parameters.take
+
+    def _activation(self, x):
+        return ste_sign(x) if self.child else tf.nn.relu(x)
+
+    def _kernel(self, kind, shape, *, binary, axes=(0, 1, 2)):
+        kernel = self._take(self.name(kind), shape, "glorot_uniform")
+        if not binary:
+            return kernel
+        scale = tf.stop_gradient(tf.reduce_mean(tf.abs(kernel), axes, keepdims=True))
+        return scale * ste_sign(kernel)
+
+    def _convolution(self, x, filters, *, size=1, stride=1, binary=False):
+        kernel = self._kernel("convolution", [size, size, x.shape[-1], filters], binary=binary)
+        return tf.nn.conv2d(x, kernel, stride, "SAME")
+
+    def _batch_norm(self, x):
+        name, width = self.name("bn"), [x.shape[-1]]
+        scale, offset = self._take(name, width, 1.0), self._take(name, width, 0.0)
+        return tf.compat.v1.nn.fused_batch_norm(
+            x, scale, offset, epsilon=BN_EPSILON, is_training=True
+        )[0]
+
+    def stem(self, x, filters):
+        return self._batch_norm(self._convolution(x, filters, size=3))
+
+    def pointwise(self, x, filters):
+        x = self._convolution(self._activation(x), filters, binary=self.child)
+        return self._batch_norm(x)
+
+    def factorized_reduction(self, x, filters):
+        x = self._activation(x)
+        halves = [
+            self._convolution(part, filters // 2, stride=2, binary=self.child)
+            for part in (x, x[:, 1:, 1:])
+        ]
+        return self._batch_norm(tf.concat(halves, axis=-1))
+
+    def depthwise(self, x, size, *, stride=1, dilation=1):
+        shape = [size, size, x.shape[-1], 1]
+        kernel = self._kernel("depthwise", shape, binary=self.child, axes=(0, 1))
+        x = tf.nn.depthwise_conv2d(
+            self._activation(x), kernel, [1, stride, stride, 1], "SAME", dilations=[dilation] * 2
+        )
+        return self._batch_norm(x)
+
+    def pool(self, x, kind, *, stride):
+        if kind == "avg":
+            return self._batch_norm(tf.nn.avg_pool2d(x, 3, stride, "SAME"))
+        with _with_gradient("MaxPool", "CpnasMaxPool"):
+            x = tf.nn.max_pool2d(x, 3, stride, "SAME")
+        return self._batch_norm(x)
+
+    def classifier(self, x, classes):
+        x, name = tf.reduce_mean(x, axis=[1, 2]), self.name("logits")
+        kernel = self._take(name, [x.shape[-1], classes], "glorot_uniform")
+        return tf.matmul(x, kernel) + self._take(name, [classes], 0.0)
+
+
+class Supernet:
+    """All architectures of the search space over shared weights, in one precision.
+
+    Decision: child and parent have a supernet each. Decision: batch normalization uses the batch's own
+    statistics in training and in validation, since moving averages would mix architectures.
+
+    Args:
+        input_shape: `(height, width, channels)` of an image.
+        classes: number of classes.
+        cells: number of cells (the paper's search: 6).
+        channels: C of the first cell (the paper's search: 16).
+        precision: "child" or "parent".
+        seed: of the initial weights; the same seed gives child and parent the same ones.
+
+    Attributes:
+        variables: the weights and their momentum, everything that training changes.
+
+    Raises:
+        ValueError: if a size or the precision is impossible, or the images cannot be halved.
+    """
+
+    def __init__(self, *, input_shape, classes, cells=6, channels=16, precision="child", seed=0):
+        self._settings = {"cells": cells, "channels": channels, "classes": classes}
+        check_network(input_shape=input_shape, **self._settings)
+        self._input_shape, self._precision = tuple(input_shape), precision
+        self._plan_edges()
+        random = np.random.default_rng(seed)
+        self._trunk = _variable(self._trunk_parameters.initial_values(random), "trunk")
+        self._banks = {
+            key: _variable(self._initial_bank(key, random), "bank_{}_{}".format(*key))
+            for key in self._bank_edges
+        }
+        self._momenta = {key: _zeros(bank) for key, bank in self._banks.items()}
+        self._trunk_momentum = _zeros(self._trunk)
+        self._edge_functions = {key: self._edge_function(*key) for key in self._banks}
+        self.variables = [self._trunk, self._trunk_momentum]
+        self.variables += [*self._banks.values(), *self._momenta.values()]
+
+    def _plan_edges(self):
+        """Walks the network once to see the trunk's parameters, and each edge's bank and row."""
+        self._trunk_parameters = _Parameters()
+        self._edge_rows, self._bank_edges = {}, {}
+
+        def edge(cell, number, x, stride):
+            key = (x.shape[-1], stride)
+            edges = self._bank_edges.setdefault(key, [])
+            self._edge_rows[cell, number] = key, len(edges)
+            edges.append((cell, number))
+            return x[:, ::stride, ::stride]
+
+        with tf.Graph().as_default():
+            units = _BankUnits(self._precision, self._trunk_parameters)
+            walk(units, tf.zeros([1, *self._input_shape]), edge=edge, **self._settings)
+        self._row_parameters = {
+            key: [self._operation_parameters(*key, operation) for operation in OPERATIONS]
+            for key in self._bank_edges
+        }
+
+    def _operation_parameters(self, width, stride, operation):
+        parameters = _Parameters()
+        with tf.Graph().as_default():
+            units = _BankUnits(self._precision, parameters)
+            OPERATION_FUNCTIONS[operation](units, tf.zeros([1, 4, 4, width]), stride)
+        return parameters
+
+    def _initial_bank(self, key, random):
+        rows = self._row_parameters[key]
+        width = max(parameters.size for parameters in rows)
+        bank = np.zeros([len(self._bank_edges[key]), len(OPERATIONS), width])
+        for edge in range(len(bank)):
+            for operation, parameters in enumerate(rows):
+                bank[edge, operation, : parameters.size] = parameters.initial_values(random)
+        return bank
+
+    def _edge_function(self, width, stride):
+        """One function for all edges of a width and stride: `(operation, row, x) -> y`."""
+        del width
+
+        def apply(operation, row, x):
+            def branch(name):
+                units = _BankUnits(self._precision, _Parameters(row))
+                return lambda: OPERATION_FUNCTIONS[name](units, x, stride)
+
+            return tf.switch_case(operation, [branch(name) for name in OPERATIONS])
+
+        return tf.function(apply, autograph=False, experimental_attributes={"_noinline": True})
+
+    def _edge_choice(self, cell, number):
+        """Where the 28 choices hold the operation of an edge."""
+        cell_type = "reduce" if cell in reduction_cells(self._settings["cells"]) else "normal"
+        return CELL_TYPES.index(cell_type) * len(EDGES) + number
+
+    def _gather(self, choices):
+        """The sampled rows of each bank, and where they stand: `{key: (positions, rows)}`."""
+        sampled = {}
+        for key, edges in self._bank_edges.items():
+            operations = tf.gather(choices, [self._edge_choice(*edge) for edge in edges])
+            positions = tf.stack([tf.range(len(edges)), operations], axis=1)
+            sampled[key] = positions, tf.gather_nd(self._banks[key], positions)
+        return sampled
+
+    def _logits(self, images, choices, trunk, rows):
+        def edge(cell, number, x, stride):
+            del stride
+            key, row = self._edge_rows[cell, number]
+            operation = choices[self._edge_choice(cell, number)]
+            return self._edge_functions[key](operation, rows[key][row], x)
+
+        units = _BankUnits(self._precision, _Parameters(trunk))
+        return walk(units, images, edge=edge, **self._settings)
+
+    def logits(self, images, choices):
+        """The logits of one architecture, to be called in a `tf.function`.
+
+        Args:
+            images: float, `[batch, height, width, channels]` in [-1, 1], of static shape.
+            choices: int32 `[28]`, the operations' positions in `OPERATIONS` (`Genotype.indices`).
+
+        Returns:
+            float `[batch, classes]`.
+        """
+        rows = {key: tf.unstack(rows) for key, (_, rows) in self._gather(choices).items()}
+        return self._logits(images, choices, self._trunk.read_value(), rows)
+
+    def train_step(self, images, labels, choices, *, learning_rate, momentum, weight_decay):
+        """One step of SGD on the sampled path's weights, to be called in a `tf.function`.
+
+        With the gradient g of the cross-entropy at w: v = momentum v + g + weight_decay w and
+        w = w - learning_rate v (the original framework's form), for the trunk and the sampled
+        operations only.
+
+        Args:
+            images, choices: as in `logits`.
+            labels: integer `[batch]`.
+            learning_rate, momentum, weight_decay: scalars.
+
+        Returns:
+            The mean cross-entropy before the step, a float scalar.
+        """
+        sampled = self._gather(choices)
+        rows = {key: tf.unstack(gathered) for key, (_, gathered) in sampled.items()}
+        trunk = self._trunk.read_value()
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels, self._logits(images, choices, trunk, rows)
+        )
+        loss = tf.reduce_mean(losses)
+        gradients = tf.gradients(
+            loss, tf.nest.flatten([trunk, rows]), unconnected_gradients="zero"
+        )
+        trunk_gradient, row_gradients = tf.nest.pack_sequence_as([trunk, rows], gradients)
+
+        def update(weights, velocity, gradient):
+            velocity = momentum * velocity + gradient + weight_decay * weights
+            return weights - learning_rate * velocity, velocity
+
+        new_trunk, new_velocity = update(trunk, self._trunk_momentum, trunk_gradient)
+        self._trunk.assign(new_trunk)
+        self._trunk_momentum.assign(new_velocity)
+        for key, (positions, gathered) in sampled.items():
+            velocity = tf.gather_nd(self._momenta[key], positions)
+            weights, velocity = update(gathered, velocity, tf.stack(row_gradients[key]))
+            self._banks[key].scatter_nd_update(positions, weights)
+            self._momenta[key].scatter_nd_update(positions, velocity)
+        return loss
+
+    def derive(self, genotype):
+        """The ordinary Keras network of a genotype, with the supernet's weights.
+
+        Its BN layers have fresh moving averages: call it with `training=True` to get what
+        `logits` gives, or train it on.
+        """
+        network = build_network(
+            genotype, input_shape=self._input_shape, precision=self._precision, **self._settings
+        )
+        layers = self._trunk_parameters.split(self._trunk.numpy())
+        for (cell, number), (key, row) in self._edge_rows.items():
+            operation = edge_operation(
+                genotype, cell=cell, number=number, cells=self._settings["cells"]
+            )
+            index = OPERATIONS.index(operation)
+            parts = self._row_parameters[key][index].split(self._banks[key][row, index].numpy())
+            scope = edge_scope(cell, number, operation)
+            layers.update({f"{scope}_{name}": arrays for name, arrays in parts.items()})
+        for name, arrays in layers.items():
+            layer = network.get_layer(name)
+            layer.set_weights(arrays + layer.get_weights()[len(arrays) :])
+        return network
+
+
+def _variable(value, name):
+    return tf.Variable(value.astype("float32"), name=name)
+
+
+def _zeros(variable):
+    return tf.Variable(tf.zeros_like(variable), name=f"{variable.name.split(':')[0]}_momentum")

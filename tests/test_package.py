@@ -1,0 +1,223 @@
+import ast
+import configparser
+import importlib.metadata
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import cpnas_tf
+
+ROOT = pathlib.Path(__file__).parent.parent
+MODULES = sorted((ROOT / "cpnas_tf").glob("*.py"))
+# A module imports only modules before it.
+ORDER = [
+    "workdir",
+    "genotypes",
+    "oracle",
+    "operations",
+    "child_parent",
+    "digits",
+    "data",
+    "networks",
+    "supernet",
+    "search",
+    "training",
+    "costs",
+    "export",
+    "plotting",
+    "cli",
+]
+STDLIB_ONLY = ("__init__", "workdir", "genotypes")
+LAZY = {"matplotlib", "larq_compute_engine", "tensorboard"}
+
+
+def run(code, **environment):
+    """Runs Python code in a process of its own and returns what it printed."""
+    inherited = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()
+
+
+IMPORT_ERROR = """
+try:
+    import cpnas_tf
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_importing_the_package_settles_keras_2_and_loads_no_tensorflow():
+    print_modules = "print(*{name.partition('.')[0] for name in sys.modules})"
+    code = f"import os, sys, cpnas_tf; print(os.environ['TF_USE_LEGACY_KERAS']); {print_modules}"
+    setting, modules = run(code).splitlines()
+    assert setting == "1"
+    assert not {"tensorflow", "keras", "tf_keras", "larq", "numpy"} & set(modules.split())
+
+
+def test_larq_works_when_the_package_comes_first():
+    code = """
+import cpnas_tf, larq, tensorflow as tf
+print(tf.keras.Model.__module__, issubclass(larq.layers.QuantConv2D, tf.keras.layers.Layer))
+"""
+    module, is_layer = run(code).split()
+    assert module.startswith("tf_keras.")
+    assert is_layer == "True"
+
+
+def test_tensorflow_with_keras_3_first_is_one_clear_line():
+    set_too_late = "import os; os.environ['TF_USE_LEGACY_KERAS'] = '1'"
+    attempts = ["import tensorflow", "import tf_keras", set_too_late, "tensorflow.keras.layers"]
+    lines = run(IMPORT_ERROR.join([*attempts, ""])).splitlines()
+    assert len(lines) == len(attempts)
+    for line in lines:
+        assert "import cpnas_tf before tensorflow, or set TF_USE_LEGACY_KERAS=1" in line
+
+
+def test_tensorflow_with_keras_2_first_is_accepted():
+    code = f"import tensorflow as tf{IMPORT_ERROR}print(tf.keras.Model.__module__)"
+    (module,) = run(code, TF_USE_LEGACY_KERAS="1").splitlines()
+    assert module.startswith("tf_keras.")
+
+
+def test_the_other_spellings_of_keras_2_are_kept():
+    code = "import os, cpnas_tf; print(os.environ['TF_USE_LEGACY_KERAS'])"
+    assert run(code, TF_USE_LEGACY_KERAS="True") == "True"
+
+
+@pytest.mark.parametrize("setting", ["0", ""])
+def test_asking_for_keras_3_is_one_clear_line(setting):
+    (line,) = run(IMPORT_ERROR, TF_USE_LEGACY_KERAS=setting).splitlines()
+    assert f"TF_USE_LEGACY_KERAS={setting}: unset it" in line
+
+
+@pytest.mark.parametrize("name", cpnas_tf.__all__)
+def test_public_names_resolve(name):
+    assert getattr(cpnas_tf, name).__name__ == name
+    assert name in dir(cpnas_tf)
+
+
+def test_no_public_name_hides_a_module():
+    assert not set(cpnas_tf.__all__) & {path.stem for path in MODULES}
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="'cpnas_tf' has no attribute 'nothing'"):
+        cpnas_tf.nothing  # noqa: B018
+
+
+def imported(nodes):
+    """The dotted names that the import statements among some syntax nodes may import."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = ".".join(filter(None, ["cpnas_tf" if node.level else "", node.module]))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def packages(nodes):
+    return {name.partition(".")[0] for name in imported(nodes)}
+
+
+def parse(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def outside_functions(node):
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield child
+            yield from outside_functions(child)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_layering(path):
+    assert path.stem in ("__init__", *ORDER), "a new module needs its place in ORDER"
+    nodes = list(ast.walk(parse(path)))
+    own = {name.split(".")[1] for name in imported(nodes) if name.startswith("cpnas_tf.")}
+    above = ORDER[: ORDER.index(path.stem)] if path.stem in ORDER else []
+    assert own <= set(above)
+    others = packages(nodes) - {"cpnas_tf"}
+    assert not others & {"bin", "configs", "tests", "benchmarks"}
+    if path.stem in STDLIB_ONLY:
+        assert others <= sys.stdlib_module_names
+    assert not packages(outside_functions(parse(path))) & LAZY
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_nothing_runs_data_as_code(path):
+    nodes = list(ast.walk(parse(path)))
+    assert not packages(nodes) & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    assert not names & {"eval", "exec", "compile", "__import__"}
+
+
+def test_the_import_rules_see_what_they_forbid():
+    nodes = list(
+        ast.walk(ast.parse("from . import search\nfrom cpnas_tf.cli import main\nimport a.b"))
+    )
+    assert list(imported(nodes)) == ["cpnas_tf.search", "cpnas_tf.cli.main", "a.b"]
+    lazily = ast.parse("try:\n  import a\nexcept E: pass\ndef f():\n  import matplotlib")
+    assert packages(outside_functions(lazily)) == {"a"}
+
+
+def pins():
+    """The constraints for this Python: requirements by package."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    all_pins = map(Requirement, (line for line in lines if line and not line.startswith("#")))
+    usable = [pin for pin in all_pins if pin.marker is None or pin.marker.evaluate()]
+    by_name = {canonicalize_name(pin.name): pin for pin in usable}
+    assert len(by_name) == len(usable), "two constraints for one package"
+    return by_name
+
+
+def declared_requirements():
+    """What setup.cfg asks for, its extras included."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    values = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    lines = "\n".join(values).splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def requirements_of(name, extras):
+    """What an installed package requires here; nothing for one that is not installed."""
+    try:
+        lines = importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    requirements = map(Requirement, lines)
+    return [
+        needed
+        for needed in requirements
+        if needed.marker is None
+        or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *extras))
+    ]
+
+
+def test_everything_that_is_installed_is_pinned():
+    pinned, seen, queue = pins(), set(), declared_requirements()
+    while queue:
+        needed = queue.pop()
+        name = canonicalize_name(needed.name)
+        assert name in pinned, f"{needed} has no line in constraints.txt"
+        (version,) = pinned[name].specifier
+        assert version.operator == "=="
+        assert needed.specifier.contains(version.version, prereleases=True)
+        if (name, *needed.extras) not in seen:
+            seen.add((name, *needed.extras))
+            queue += requirements_of(name, needed.extras)
+    assert ("tensorflow", "and-cuda") in seen
+    assert len(seen) > 50
