@@ -1,4 +1,6 @@
-"""Searches a binary architecture: python bin/search.py --config=configs/FILE.py --workdir=DIR
+"""Searches a binary architecture.
+
+python bin/search.py --config=configs/FILE.py --workdir=DIR
 
 Writes genotype.json, search.csv, config.json and the tuner's project folder into the workdir. A
 search that was stopped goes on with the same command.
@@ -14,6 +16,7 @@ FLAGS = flags.FLAGS
 cli.define_config()
 cli.define_folder("workdir", "Folder of the search.")
 cli.define_overwrite()
+flags.adopt_module_key_flags(cli)
 
 
 def main():

@@ -1,4 +1,5 @@
-"""CP-NAS on UCI digits, the search of `make quickstart`: all 8 operations, T = 1, 35 architectures."""
+"""CP-NAS on UCI digits, the search of `make quickstart`: all 8 operations, T = 1, 35
+architectures."""
 
 from ml_collections import ConfigDict
 

@@ -59,7 +59,7 @@ def filter_mse(kernel, *, depthwise=False):
         depthwise: as in `reconstruct`.
 
     Returns:
-        A float32 scalar, the second term of Equation 3 for one layer.
+        A float32 scalar, the first term of Equation 3 for one layer.
     """
     kernel = tf.cast(kernel, tf.float32)
     error = kernel - tf.stop_gradient(reconstruct(kernel, depthwise=depthwise))
@@ -79,7 +79,7 @@ def class_centre_distance(maps, *, labels, centres):
         centres: fbar, `[classes, height, width, channels]` or `[classes, channels]`.
 
     Returns:
-        A float32 scalar, 0 for an empty batch: the third term of Equation 3 without its weight.
+        A float32 scalar, 0 for an empty batch: the second term of Equation 3 without its weight.
     """
     maps = tf.cast(maps, tf.float32)
     squares = tf.square(maps - tf.stop_gradient(tf.gather(centres, labels)))
@@ -87,7 +87,7 @@ def class_centre_distance(maps, *, labels, centres):
 
 
 def updated_centres(centres, *, sums, counts, rate):
-    """The class centres after a batch: c_j + rate * sum over s in class j of (f_s - c_j) / (1 + n_j).
+    """The class centres after a batch: c_j + rate * sum over s in j of (f_s - c_j) / (1 + n_j).
 
     Args:
         centres: c, `[classes, ...]`.
@@ -112,7 +112,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
     alone would report (regularization losses included), `filter_mse` and `class_centre` are the
     terms without their weights, all averaged over the epoch. The validation logs stay plain. A term
     whose weight is 0 is neither computed nor logged. Sample and class weights act on the compiled
-    loss only. Labels are integers, or one-hot `[batch, classes]` (soft ones count as their largest).
+    loss only. Labels are integers, or one-hot `[batch, classes]` (if soft, the largest counts).
 
     Decision: a class's centre is one running mean of the child's own maps, updated from each batch.
     A later `fit` goes on from the centres of the one before.
@@ -207,7 +207,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         self._built_for = model
 
     def on_train_begin(self, logs=None):
-        """Prepares a training step with the terms in it, beside the plain one that Keras made."""
+        """Makes a training step for the terms, beside the plain one that Keras has made."""
         model = self.model
         self.build(model)
         made = model.make_train_function()  # that of an earlier `fit`, if not compiled anew since
@@ -215,18 +215,18 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         if plain is not self._plain:  # else ours is traced already, too
             self._plain, self._plain_graph = plain, model.train_tf_function
             self._step = model.make_train_function(force=True)
-            self._step_graph = model.train_tf_function
-        model.train_function, model.train_tf_function = plain, self._step_graph
+            model.train_function, model.train_tf_function = plain, self._plain_graph
         history = getattr(model, "history", None)  # a new object in each `fit`
 
         def train_once(iterator):
-            model.train_function = plain
+            vars(model)["train_function"] = plain
             if getattr(model, "history", None) is not history:
                 return plain(iterator)  # a `fit` that failed just before its step left this here
             return self._train(iterator)
 
         train_once.plain = plain
         self._train_once = train_once
+        vars(model)["train_tf_function"] = None  # TensorBoard would draw it, and fail: not traced
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the means of the epoch."""
@@ -237,11 +237,11 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         """Puts the step with the terms, for one call, where `fit` looks its train function up."""
         if self.model.train_function is not self._plain:
             raise ValueError("fit takes one ChildParentLoss, received more")
-        self.model.train_function = self._train_once
+        vars(self.model)["train_function"] = self._train_once
 
     def on_train_end(self, logs=None):
-        """Gives the model back the graph of its own step (the one that TensorBoard draws)."""
-        self.model.train_tf_function = self._plain_graph
+        """Gives TensorBoard the plain step back."""
+        vars(self.model)["train_tf_function"] = self._plain_graph
 
     def _train(self, iterator):
         """Runs Keras's training step, with the terms in the model's loss and in its logs."""
@@ -252,12 +252,8 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         ]
         if layer is not None:
             wrapped.append((layer, "call", self._with_maps(layer.call)))
-        try:
-            with _replaced(wrapped):
-                return self._with_total(self._step(iterator))
-        except BaseException:
-            self.on_train_end()
-            raise
+        with _replaced(wrapped):
+            return self._with_total(self._step(iterator))
 
     def _with_total(self, logs):
         """The logs of all replicas' step with the total for their `loss`."""
@@ -380,8 +376,8 @@ def _classes(model):
     shapes = [tuple(output.shape) for output in model.outputs or ()]
     if len(shapes) != 1 or len(shapes[0]) != 2 or (shapes[0][1] or 0) < 2:
         raise ValueError(
-            f"the model {model.name!r} needs one output [batch, classes] for its class centres, "
-            f"received outputs of shape: {shapes}"
+            f"the model {model.name!r} must be built and have one output [batch, classes] for "
+            f"its class centres, received outputs of the shapes: {shapes}"
         )
     return shapes[0][1]
 
@@ -429,10 +425,10 @@ def _map_shape(layer, pooled):
 
 def _class_indices(labels, classes):
     """Labels `[batch]`, `[batch, 1]` or one-hot `[batch, classes]` as integers `[batch]`."""
-    rank, columns = labels.shape.rank, labels.shape[-1] if labels.shape.rank else None
-    if rank == 2 and columns == classes:
+    shape = labels.shape.as_list()
+    if len(shape) == 2 and shape[1] == classes:
         labels = tf.argmax(labels, axis=1)
-    elif rank != 1 and (rank, columns) != (2, 1):
+    elif shape[1:] not in ([], [1]):
         raise ValueError(
             f"labels must have the shape [batch] or [batch, {classes}], received: {labels.shape}"
         )

@@ -60,15 +60,21 @@ def run(main):
 
 
 def _parse(argv):
+    if any(argument.lstrip("-") in ("help", "helpshort") for argument in argv[1:]):
+        app.usage(shorthelp=True)
+        sys.exit(0)
+    for argument in argv[1:]:
+        name, _, path = argument.lstrip("-").partition("=")
+        if name == "config" and not os.path.isfile(path):
+            _fail(f"config file not found: {path}")
     try:
         rest = FLAGS(argv)
-    except (flags.Error, ValueError, AttributeError, KeyError, TypeError, OSError) as error:
+    except (KeyError, AttributeError) as error:
+        _fail(f"--config has no key {error.args[0]!s}: its keys are those of the config file")
+    except (flags.Error, ValueError, TypeError, OSError, SyntaxError) as error:
         _fail(error)
-    if any(flag in argv for flag in ("--help", "--helpshort", "--helpfull")):
-        app.usage(shorthelp="--helpfull" not in argv)
-        sys.exit(0)
     if len(rest) > 1:
-        _fail(ValueError(f"unknown argument {rest[1]!r}, see --help"))
+        _fail(f"unknown argument {rest[1]!r}, see --help")
     return rest
 
 
@@ -85,5 +91,5 @@ def _one_line_errors(main):
 
 
 def _fail(error):
-    message = " ".join(str(error).split()) or type(error).__name__
-    sys.exit(f"error: {message}")
+    """Ends the process with one line on standard error and exit code 1."""
+    sys.exit("error: " + (" ".join(str(error).split()) or type(error).__name__))

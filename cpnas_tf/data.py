@@ -238,7 +238,7 @@ def steps_per_epoch(images, *, batch_size):
 
 
 def batches(images, *, batch_size, seed, epochs=1, first_step=0, augmentation=None):
-    """The training stream from `first_step` to the end of epoch `epochs`, both counted from 0.
+    """The training stream from step `first_step` to the end of the first `epochs` epochs.
 
     Every epoch is a new permutation of the images, made of `(seed, epoch)`; the augmentation of a
     step is made of `(seed, step)`. A stream that starts at `first_step` is therefore the tail of
@@ -249,8 +249,8 @@ def batches(images, *, batch_size, seed, epochs=1, first_step=0, augmentation=No
         images: `Images`.
         batch_size: images a batch; the last, smaller batch of an epoch is dropped.
         seed: of the whole stream.
-        epochs: the epoch before which the stream ends.
-        first_step: steps to leave out, counted over all epochs.
+        epochs: number of epochs of the whole stream, those before `first_step` included.
+        first_step: steps of the whole stream to leave out.
         augmentation: keyword arguments of `augment`; nothing is augmented by default.
 
     Returns:
@@ -339,7 +339,7 @@ def augment(images, seed, *, crop_padding=0, flip=False, cutout=0):
         seed: two integers, as TensorFlow's stateless random operations take them.
         crop_padding: border of zeros, in pixels, added on each side before a random crop back to
             the image's size.
-        flip: whether to mirror every second image, left to right, at random.
+        flip: whether to mirror each image, left to right, with probability 1/2.
         cutout: side, in pixels, of the square that is set to 0 after normalization; its centre is
             a random pixel, and what lies outside the image is lost.
 
@@ -350,8 +350,9 @@ def augment(images, seed, *, crop_padding=0, flip=False, cutout=0):
         ValueError: if `crop_padding` or `cutout` is negative.
 
     References:
-        DARTS, appendix A.1 (crop and flip of CIFAR-10); DeVries and Taylor, "Improved
-        Regularization of Convolutional Neural Networks with Cutout", 2017.
+        DARTS' code, `_data_transforms_cifar10`: these operations in this order, on CIFAR-10 with
+        `crop_padding=4, flip=True, cutout=16`. DeVries and Taylor, "Improved Regularization of
+        Convolutional Neural Networks with Cutout", 2017.
     """
     for name, value in (("crop_padding", crop_padding), ("cutout", cutout)):
         if value < 0:
@@ -407,7 +408,6 @@ def cut_out(images, centres, *, size):
             size begins `size / 2` pixels before its centre.
         size: the squares' side, in pixels.
     """
-
     height, width = images.shape[1:3]
     first = centres - size // 2
     rows = tf.range(height) - first[:, :1]

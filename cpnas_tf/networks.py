@@ -26,7 +26,11 @@ def check_network(*, input_shape, classes, cells, channels):
     Raises:
         ValueError: naming the size that cannot be, and what can.
     """
-    for name, value, least in (("classes", classes, 2), ("cells", cells, 1), ("channels", channels, 1)):
+    for name, value, least in (
+        ("classes", classes, 2),
+        ("cells", cells, 1),
+        ("channels", channels, 1),
+    ):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be a whole number >= {least}, received: {value!r}")
     height, width = input_shape[:2]
@@ -47,8 +51,8 @@ def walk(units, images, *, cells, channels, classes, edge):
         cells: number of cells.
         channels: C of the first cell; doubled at each reduction.
         classes: number of classes.
-        edge: function `(cell, number, x, stride)` giving edge `number` of `EDGES` applied to `x`, or
-            None where the edge carries no operation.
+        edge: function `(cell, number, x, stride)` giving edge `number` of `EDGES` applied to `x`,
+            or None where the edge carries no operation.
 
     Returns:
         Logits, `[batch, classes]`.

@@ -1,22 +1,22 @@
 """The operations of the search space, written once, and the units they are made of.
 
-An operation is a function `(units, x, stride)`; the units are convolutions with their activation and
-batch normalization, and pooling with its own. `LarqUnits` makes Keras layers of them, for derived
-networks; the supernet has units over its shared weights. So both run the same operations, kernel for
-kernel.
+An operation is a function `(units, x, stride)`; the units are convolutions with their activation
+and batch normalization, and pooling with its own. `LarqUnits` makes Keras layers of them, for
+derived networks; the supernet has units over its shared weights. So both run the same operations,
+kernel for kernel.
 
 Precision is an argument. The child has a sign on the input and on the weights of every convolution,
 the parent ReLU and real weights at the same places (Decision: so their kernels match one to one).
-Decision: each convolution, the depthwise and the pointwise one, has a batch normalization of its own;
-a separable unit is thus sign, 1-bit depthwise, BN, sign, 1-bit pointwise, BN. (Larq's
+Decision: each convolution, the depthwise and the pointwise one, has a batch normalization of its
+own; a separable unit is thus sign, 1-bit depthwise, BN, sign, 1-bit pointwise, BN. (Larq's
 `QuantSeparableConv2D` does not binarize what goes between the two.)
 
-Batch normalization uses the paper's framework's constants (PyTorch's: momentum 0.9 in Keras's sense,
-epsilon 1e-5). Padding is "same" with zeros.
+Batch normalization uses the paper's framework's constants (PyTorch's: momentum 0.9 in Keras's
+sense, epsilon 1e-5). Padding is "same" with zeros.
 
 References:
-    CP-NAS, section 2.2; DARTS (Liu et al., 2019) for the operations; XNOR-Net (Rastegari et al., 2016)
-    for the scale of a 1-bit kernel.
+    CP-NAS, section 2.2; DARTS (Liu et al., 2019) for the operations; XNOR-Net (Rastegari et al.,
+    2016) for the scale of a 1-bit kernel.
 """
 
 import collections
@@ -40,7 +40,8 @@ class DepthwiseMagnitudeAwareSign(lq.quantizers.SteSign):
     """Binarizes a depthwise kernel to alpha * sign(H), with one alpha = mean |H| a channel.
 
     Decision: Larq's `MagnitudeAwareSign` averages over all axes but the last, which on a depthwise
-    kernel `[height, width, channels, 1]` is one alpha for the whole layer; a filter there is a channel.
+    kernel `[height, width, channels, 1]` is one alpha for the whole layer; a filter there is a
+    channel.
     """
 
     def call(self, inputs):
@@ -50,7 +51,8 @@ class DepthwiseMagnitudeAwareSign(lq.quantizers.SteSign):
 
 
 class Units:
-    """What the units of derived networks and of the supernet have in common: precision and names."""
+    """What the units of derived networks and of the supernet have in common: precision and
+    names."""
 
     def __init__(self, precision):
         check_precision(precision)

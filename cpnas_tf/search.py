@@ -31,7 +31,8 @@ _KEPT_STATES = 2
 
 
 class ChildParentTuner(BaseTuner):
-    """Runs the trials of a `ChildParentOracle`: an epoch of child and parent, then their accuracies.
+    """Runs the trials of a `ChildParentOracle`: an epoch of child and parent, then their
+    accuracies.
 
     After each trial all that the search needs to go on is written as one file, atomically, into the
     project's folder: both supernets with their momentum, and the oracle's state. The last two are
@@ -114,8 +115,8 @@ class ChildParentTuner(BaseTuner):
         """Trains the trial's child and parent for an epoch and returns both accuracies.
 
         Raises:
-            keras_tuner.errors.FatalError: if a step fails or a loss is not finite. keras-tuner would
-                count any other error as one failed trial, and go on with broken weights.
+            keras_tuner.errors.FatalError: if a step fails or a loss is not finite. keras-tuner
+                would count any other error as one failed trial, and go on with broken weights.
         """
         started = time.monotonic()
         genotype = Genotype.from_choices(trial.hyperparameters.values[name] for name in CHOICES)
@@ -127,7 +128,9 @@ class ChildParentTuner(BaseTuner):
             raise
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-            raise FatalRuntimeError(f"architecture {number} could not be trained: {reason}") from error
+            raise FatalRuntimeError(
+                f"architecture {number} could not be trained: {reason}"
+            ) from error
         for precision, loss in losses.items():
             if not math.isfinite(loss):
                 raise FatalRuntimeError(
@@ -239,8 +242,8 @@ class _Progress:
 def _equal_batches(images, batch_size):
     """Normalized batches of one static size, at most `batch_size`.
 
-    BN takes its statistics from the batch, so a small last batch would be judged by other ones. Of n
-    images in k batches, n modulo k are left out.
+    BN takes its statistics from the batch, so a small last batch would be judged by other ones. Of
+    n images in k batches, n modulo k are left out.
     """
     count = math.ceil(len(images) / batch_size)
     size = len(images) // count

@@ -1,21 +1,23 @@
 """The shared weights of the search, and an engine that changes architecture at no cost.
 
-A search trains 105 different architectures for one epoch each. Traced by TensorFlow in the usual way
-each would cost seconds before its first step. Here one graph serves them all:
+A search trains 105 different architectures for one epoch each. Traced by TensorFlow in the usual
+way each would cost seconds before its first step. Here one graph serves them all:
 
-- The parameters of every operation on every edge lie in *banks*. A bank holds the edges of one width and
-  stride as `[edges, operations, parameters]`, each row one operation's kernels and BN parameters, flat.
+- The parameters of every operation on every edge lie in *banks*. A bank holds the edges of one
+  width and stride as `[edges, operations, parameters]`, each row one operation's kernels and BN
+  parameters, flat.
 - A step gathers one row an edge. The edge's function, shared by all edges of that width and stride
-  and kept out of line, dispatches on the operation's index and slices the kernels it needs. Since every
-  operation takes the same flat row, the gradient is one row too: operations that were not taken cost
-  nothing, not even a zero gradient.
-- The update writes back the gathered rows of the weights and of their momentum. What was not sampled is
-  not touched, bit for bit.
+  and kept out of line, dispatches on the operation's index and slices the kernels it needs. Since
+  every
+  operation takes the same flat row, the gradient is one row too: operations that were not taken
+  cost nothing, not even a zero gradient.
+- The update writes back the gathered rows of the weights and of their momentum. What was not
+  sampled is not touched, bit for bit.
 
 TensorFlow differentiates a dispatch inside a function from its stored form, where a
-`tf.custom_gradient` closure is lost: sign and max pooling have *registered* gradients instead. The one
-of max pooling repeats the forward pass beside the backward one, because oneDNN's fast kernel needs
-both in one graph (six times faster on a CPU).
+`tf.custom_gradient` closure is lost: sign and max pooling have *registered* gradients instead. The
+one of max pooling repeats the forward pass beside the backward one, because oneDNN's fast kernel
+needs both in one graph (six times faster on a CPU).
 
 References:
     CP-NAS, section 2.3 and Algorithm 1.
@@ -183,8 +185,8 @@ class _BankUnits(Units):
 class Supernet:
     """All architectures of the search space over shared weights, in one precision.
 
-    Decision: child and parent have a supernet each. Decision: batch normalization uses the batch's own
-    statistics in training and in validation, since moving averages would mix architectures.
+    Decision: child and parent have a supernet each. Decision: batch normalization uses the batch's
+    own statistics in training and in validation, since moving averages would mix architectures.
 
     Args:
         input_shape: `(height, width, channels)` of an image.
@@ -326,9 +328,7 @@ class Supernet:
             labels, self._logits(images, choices, trunk, rows)
         )
         loss = tf.reduce_mean(losses)
-        gradients = tf.gradients(
-            loss, tf.nest.flatten([trunk, rows]), unconnected_gradients="zero"
-        )
+        gradients = tf.gradients(loss, tf.nest.flatten([trunk, rows]), unconnected_gradients="zero")
         trunk_gradient, row_gradients = tf.nest.pack_sequence_as([trunk, rows], gradients)
 
         def update(weights, velocity, gradient):

@@ -1,4 +1,5 @@
-"""Files a run leaves behind: written atomically, owned by one process, never mixed with another run.
+"""Files a run leaves behind: written atomically, owned by one process, never mixed with another
+run.
 
 Imports no TensorFlow.
 """
@@ -8,7 +9,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 
 
 def write_atomically(path, data):
@@ -20,9 +20,9 @@ def write_atomically(path, data):
     path = os.fspath(path)
     if isinstance(data, str):
         data = data.encode()
-    descriptor, partial = tempfile.mkstemp(dir=os.path.dirname(path) or ".", suffix=".partial")
+    partial = f"{path}.{os.getpid()}.partial"
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(partial, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -61,8 +61,8 @@ def claim(workdir, run, *, result, written, overwrite=False):
 
     Args:
         workdir: the folder; made if it is not there.
-        run: what the run is, as JSON. A run with another one is a different run, but for what stands
-            under the keys "data_dir" and "version".
+        run: what the run is, as JSON. A run with another one is a different run, but for what
+            stands under the keys "data_dir" and "version".
         result: the name of the file that a finished run has.
         written: the names of all that the run writes beside `config.json`.
         overwrite: whether to remove a finished or a different run first.

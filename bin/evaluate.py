@@ -1,0 +1,35 @@
+"""Evaluates a trained network on the test images.
+
+python bin/evaluate.py --workdir=DIR
+
+Writes evaluation.json into the workdir.
+"""
+
+import os
+
+from absl import flags
+
+from cpnas_tf import cli
+
+FLAGS = flags.FLAGS
+cli.define_folder("workdir", "Workdir of a finished bin/train.py.")
+cli.define_data_dir()
+cli.define_overwrite()
+flags.adopt_module_key_flags(cli)
+
+
+def main():
+    """Evaluates and prints the accuracy."""
+    from cpnas_tf import training, workdir
+
+    path = os.path.join(FLAGS.workdir, "evaluation.json")
+    if os.path.exists(path) and not FLAGS.overwrite:
+        raise ValueError(f"{path} exists: replace it with --overwrite")
+    model, test, _ = training.load_trained(FLAGS.workdir, data_dir=FLAGS.data_dir)
+    evaluation = training.evaluate(model, test)
+    workdir.write_json(path, evaluation)
+    print(f"accuracy {evaluation['accuracy']:.2%} on {evaluation['examples']} images: {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,35 @@
+"""Exports a trained network.
+
+python bin/export.py --workdir=DIR --output=DIR
+
+Writes saved_model/ and export.json into the output folder, all or nothing.
+"""
+
+from absl import flags
+
+from cpnas_tf import cli
+
+FLAGS = flags.FLAGS
+cli.define_folder("workdir", "Workdir of a finished bin/train.py.")
+cli.define_folder("output", "Folder to make.")
+cli.define_data_dir()
+cli.define_overwrite()
+flags.adopt_module_key_flags(cli)
+
+
+def main():
+    """Exports and prints what was checked."""
+    from cpnas_tf import training
+    from cpnas_tf.export import check_output, export
+
+    check_output(FLAGS.output, overwrite=FLAGS.overwrite)
+    model, test, _ = training.load_trained(FLAGS.workdir, data_dir=FLAGS.data_dir)
+    summary = export(model, test, directory=FLAGS.output, overwrite=FLAGS.overwrite)
+    print(
+        f"SavedModel, {summary['saved_model_bytes']} bytes, equals Keras on "
+        f"{summary['images_checked']} images: {FLAGS.output}"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,39 @@
+"""Draws cells and a search's progress, as PNG and SVG.
+
+python bin/plot.py --workdir=DIR --output=DIR     a search's workdir, finished or not
+python bin/plot.py --genotype=FILE --output=DIR   a genotype
+"""
+
+import os
+
+from absl import flags
+
+from cpnas_tf import cli
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", None, "Workdir of a bin/search.py.")
+flags.DEFINE_string("genotype", None, "Genotype file.")
+flags.mark_flags_as_mutual_exclusive(["workdir", "genotype"], required=True)
+cli.define_folder("output", "Folder for the pictures.")
+cli.define_overwrite()
+flags.adopt_module_key_flags(cli)
+
+
+def main():
+    """Draws what is there and prints the files' names."""
+    from cpnas_tf import plotting
+    from cpnas_tf.genotypes import Genotype
+
+    if os.path.isdir(FLAGS.output) and os.listdir(FLAGS.output) and not FLAGS.overwrite:
+        raise ValueError(f"{FLAGS.output} is not empty: write into it with --overwrite")
+    rows, path = None, FLAGS.genotype
+    if FLAGS.workdir:
+        rows = plotting.read_search(os.path.join(FLAGS.workdir, "search.csv"))
+        path = os.path.join(FLAGS.workdir, "genotype.json")
+    genotype = Genotype.load(path) if FLAGS.genotype or os.path.exists(path) else None
+    for picture in plotting.plot(FLAGS.output, genotype=genotype, rows=rows):
+        print(picture)
+
+
+if __name__ == "__main__":
+    cli.run(main)

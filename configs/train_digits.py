@@ -1,0 +1,23 @@
+"""Trains a network on UCI digits, the training of `make quickstart`."""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    """3 cells, C = 16, 8x8 images."""
+    return ConfigDict(
+        {
+            "data": {"name": "digits", "split": "train"},
+            "network": {"cells": 3, "channels": 16},
+            "training": {
+                "epochs": 40,
+                "batch_size": 64,
+                "optimizer": "adam",
+                "learning_rate": 0.01,
+                "weight_decay": 0.0,
+                "gradient_clip": 5.0,
+                "seed": 0,
+            },
+            "child_parent": {"filter_weight": 1e-3, "centre_weight": 1e-2},
+        }
+    )
