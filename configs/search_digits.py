@@ -1,5 +1,7 @@
-"""CP-NAS on UCI digits, the search of `make quickstart`: all 8 operations, T = 1, 35
-architectures."""
+"""CP-NAS on UCI digits, the search of `make quickstart`: 8 operations, T = 1, 35 architectures.
+
+python bin/search.py --config=configs/search_digits.py --workdir=DIR
+"""
 
 from ml_collections import ConfigDict
 

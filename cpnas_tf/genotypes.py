@@ -99,8 +99,8 @@ class Genotype:
         if not isinstance(cells, dict) or set(cells) != set(CELL_TYPES):
             found = sorted(cells) if isinstance(cells, dict) else type(cells).__name__
             raise ValueError(
-                f'a genotype is a JSON object with the keys "normal" and "reduce", received:
-                {found}'
+                'a genotype is a JSON object with the keys "normal" and "reduce", '
+                f"received: {found}"
             )
         return cls(**cells)
 

@@ -51,8 +51,7 @@ class DepthwiseMagnitudeAwareSign(lq.quantizers.SteSign):
 
 
 class Units:
-    """What the units of derived networks and of the supernet have in common: precision and
-    names."""
+    """What the units of derived networks and of the supernet share: precision and names."""
 
     def __init__(self, precision):
         check_precision(precision)

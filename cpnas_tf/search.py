@@ -31,8 +31,7 @@ _KEPT_STATES = 2
 
 
 class ChildParentTuner(BaseTuner):
-    """Runs the trials of a `ChildParentOracle`: an epoch of child and parent, then their
-    accuracies.
+    """Runs the trials of a `ChildParentOracle`: one epoch of child and parent each.
 
     After each trial all that the search needs to go on is written as one file, atomically, into the
     project's folder: both supernets with their momentum, and the oracle's state. The last two are

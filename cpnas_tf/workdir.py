@@ -1,5 +1,4 @@
-"""Files a run leaves behind: written atomically, owned by one process, never mixed with another
-run.
+"""The files of a run: written atomically, owned by one process, never mixed with another run's.
 
 Imports no TensorFlow.
 """
