@@ -19,6 +19,7 @@ quickstart: .venv/installed
 	$(VENV_PYTHON) bin/evaluate.py --workdir=$(RUN)/train_parent --overwrite
 	$(VENV_PYTHON) bin/export.py --workdir=$(RUN)/train --output=$(RUN)/export --overwrite
 	$(VENV_PYTHON) bin/plot.py --workdir=$(RUN)/search --output=$(RUN)/plots --overwrite
+	$(VENV_PYTHON) bin/quickstart.py --folder=$(RUN)
 
 test: lint
 	$(VENV_PYTHON) -m pytest

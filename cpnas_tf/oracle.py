@@ -136,7 +136,7 @@ class ChildParentOracle(keras_tuner.Oracle):
         allow_none: whether `none` may survive the search, see `worst_operation`.
 
     Raises:
-        ValueError: if an argument is none of the above.
+        ValueError: if an argument is anything else.
 
     References:
         CP-NAS, section 2.3, Algorithm 1; T = 3, beta_P = 2 and K = 8 are those of section 3.
@@ -263,7 +263,7 @@ class ChildParentOracle(keras_tuner.Oracle):
         if all(trial.trial_id != ongoing.trial_id for ongoing in self.ongoing_trials.values()):
             raise FatalValueError(f"trial {trial.trial_id} is not ongoing and cannot end")
         if trial.status != TrialStatus.COMPLETED:
-            reason = (trial.message or "no message").strip().splitlines()[-1]
+            reason = ((trial.message or "").strip() or "no message").splitlines()[-1]
             raise FatalRuntimeError(f"trial {trial.trial_id} ended as {trial.status}: {reason}")
         self._record(*_reported_accuracies(self.trials[trial.trial_id]))
         super().end_trial(trial)

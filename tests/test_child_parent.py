@@ -541,7 +541,11 @@ def test_nothing_is_left_after_a_failure_outside_a_step(hook):
     twin.set_weights(model.get_weights())
     assert fit(model, **validation).history == fit(twin, **validation).history
     assert traces(model) == traces(twin)
-    assert "cross_entropy" in fit(model, loss).history
+    for callback in (loss, ChildParentLoss()):
+        with pytest.raises(RuntimeError, match=FAILURE):
+            fit(model, loss, Fails(hook), **validation)
+        assert "cross_entropy" in fit(model, callback).history
+        assert type(model.train_function) is type(twin.train_function)
     assert "cross_entropy" not in fit(model).history
 
 

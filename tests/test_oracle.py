@@ -317,12 +317,11 @@ def test_reload_rebuilds_what_keras_tuner_keeps(tmp_path):
 def test_reload_goes_back_to_what_was_saved(tmp_path):
     oracle = make_oracle(tmp_path, rounds=1)
     drive(oracle, trials=9)
-    state = oracle.get_state()
-    remaining = oracle.remaining()
+    state, history, remaining = oracle.get_state(), oracle.history, oracle.remaining()
     drive(oracle, trials=8)
     oracle.set_state(state)
     assert len(oracle.results) == len(oracle.trials) == len(oracle.end_order) == 9
-    assert oracle.remaining() == remaining
+    assert (oracle.history, oracle.remaining()) == (history, remaining)
 
 
 def test_reload_reads_no_trial_file(tmp_path):

@@ -1,0 +1,199 @@
+"""What the search engine costs: python benchmarks/search_engine.py [--architectures=8] [--steps=7].
+
+The work is a child + parent training step of the paper's search network (6 cells, C = 16, 32x32
+images) for random architectures. The naive way, built here, is a functional Keras/Larq model an
+architecture with a train function of its own. All ratios are of medians of one run; the last line is
+one JSON object with
+
+- overhead_ratio: what a new architecture costs beyond a steady step, over the same for the naive way;
+  the engine's one trace (one_off_seconds) is spread over the paper's 105 architectures;
+- step_ratio: a steady step over the naive one, for the same architectures;
+- binary_ratio: the engine's child step over its parent step;
+- memory_growth: resident memory after the last of --memory_architectures over that after the 10th, - 1;
+- full_search_seconds: 105 architectures x (25,000 training + 2,500 validation images), extrapolated;
+- input_ratio: images/s of the input pipeline alone over those that the step consumes.
+"""
+
+import json
+import os
+import statistics
+import time
+
+from absl import app, flags
+
+import cpnas_tf  # noqa: F401  (before TensorFlow: Keras 2)
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+
+from cpnas_tf import data
+from cpnas_tf.genotypes import OPERATIONS, Genotype
+from cpnas_tf.networks import build_network
+from cpnas_tf.operations import PRECISIONS
+from cpnas_tf.supernet import Supernet
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("architectures", 8, "Random architectures to compare on.")
+flags.DEFINE_integer("memory_architectures", 60, "Architectures to run through for memory_growth.")
+flags.DEFINE_integer("steps", 7, "Timed steps an architecture and way.")
+flags.DEFINE_integer("batch_size", 64, "Images a step.")
+
+NETWORK = {"input_shape": (32, 32, 3), "classes": 10, "cells": 6, "channels": 16}
+SGD = {"learning_rate": 0.025, "momentum": 0.9, "weight_decay": 5e-4}
+SEARCH = {"architectures": 105, "train": 25_000, "validation": 2_500}
+
+
+def timed(function):
+    """Seconds that a call takes."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def steady(function, steps):
+    """Median seconds of a call after a first one."""
+    return statistics.median(timed(function) for _ in range(steps))
+
+
+class Engine:
+    """The supernets' step, traced once."""
+
+    def __init__(self, images, labels, precisions=PRECISIONS):
+        supernets = [Supernet(precision=precision, **NETWORK) for precision in precisions]
+
+        def train(choices):
+            return [net.train_step(images, labels, choices, **SGD) for net in supernets]
+
+        def validate(choices):
+            return [tf.argmax(net.logits(images, choices), axis=1) for net in supernets]
+
+        self.train = tf.function(train, autograph=False)
+        self.validate = tf.function(validate, autograph=False)
+
+
+def naive_step(genotype, images, labels):
+    """Builds the two Keras models of an architecture and their train function."""
+    models = [build_network(genotype, precision=precision, **NETWORK) for precision in PRECISIONS]
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizers = [tf.keras.optimizers.legacy.SGD(0.025, momentum=0.9) for _ in models]
+
+    @tf.function(autograph=False)
+    def train():
+        for model, optimizer in zip(models, optimizers, strict=True):
+            with tf.GradientTape() as tape:
+                value = loss(labels, model(images, training=True))
+                value += 2.5e-4 * tf.add_n([tf.nn.l2_loss(v) * 2 for v in model.trainable_variables])
+            gradients = tape.gradient(value, model.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+
+    return train
+
+
+def resident_bytes():
+    """The process's resident memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def input_images_per_second(batch_size, steps=100):
+    """Throughput of the training stream alone, with the paper's augmentation, on random images."""
+    random = np.random.default_rng(0)
+    images = data.Images(
+        random.integers(0, 256, [10_000, 32, 32, 3], np.uint8),
+        random.integers(0, 10, 10_000),
+        tuple("abcdefghij"),
+    )
+    stream = iter(
+        data.batches(
+            images,
+            batch_size=batch_size,
+            seed=0,
+            epochs=10,
+            augmentation={"crop_padding": 4, "flip": True},
+        )
+    )
+    for _ in range(10):
+        next(stream)
+    return steps * batch_size / timed(lambda: [next(stream) for _ in range(steps)])
+
+
+def main(_):
+    random = np.random.default_rng(0)
+    batch = FLAGS.batch_size
+    images = tf.constant(random.normal(size=[batch, 32, 32, 3]), tf.float32)
+    labels = tf.constant(random.integers(0, 10, batch), tf.int32)
+    genotypes = [
+        Genotype.from_choices(random.choice(OPERATIONS, 28).tolist())
+        for _ in range(FLAGS.memory_architectures)
+    ]
+    choices = [tf.constant(genotype.indices) for genotype in genotypes]
+
+    engine = Engine(images, labels)
+    one_off = timed(lambda: engine.train(choices[0])) - timed(lambda: engine.train(choices[0]))
+    rows = []
+    for genotype, choice in zip(genotypes, choices[: FLAGS.architectures], strict=False):
+        first = timed(lambda choice=choice: engine.train(choice))
+        step = steady(lambda choice=choice: engine.train(choice), FLAGS.steps)
+        started = time.perf_counter()
+        naive = naive_step(genotype, images, labels)
+        naive()
+        naive_first = time.perf_counter() - started
+        naive_steady = steady(naive, FLAGS.steps)
+        rows.append((first - step, step, naive_first - naive_steady, naive_steady))
+        print(
+            f"architecture {len(rows)}: new {rows[-1][0]:6.2f} s, step {step:.3f} s | naive: "
+            f"new {rows[-1][2]:6.2f} s, step {naive_steady:.3f} s, ratio {step / naive_steady:.2f}",
+            flush=True,
+        )
+    new, step, naive_new, naive_steady = (statistics.median(column) for column in zip(*rows))
+
+    alone = []
+    for precision in PRECISIONS:
+        single = Engine(images, labels, [precision])
+        single.train(choices[0])
+        times = []
+        for choice in choices[: FLAGS.architectures]:
+            single.train(choice)
+            times.append(steady(lambda choice=choice: single.train(choice), FLAGS.steps))
+        alone.append(times)
+        print(f"{precision} alone: {statistics.median(times):.3f} s a step", flush=True)
+
+    engine.validate(choices[0])
+    validation = statistics.median(
+        steady(lambda choice=choice: engine.validate(choice), 3)
+        for choice in choices[: FLAGS.architectures]
+    )
+    for number, choice in enumerate(choices, start=1):
+        engine.train(choice)
+        if number == 10:
+            after_10 = resident_bytes()
+    images_per_second = input_images_per_second(batch)
+    mean_step = statistics.mean(row[1] for row in rows)
+    training = SEARCH["train"] / batch * mean_step + SEARCH["validation"] / batch * validation
+    result = {
+        "overhead_ratio": (one_off / SEARCH["architectures"] + max(new, 0)) / naive_new,
+        "one_off_seconds": one_off,
+        "new_architecture_seconds": new,
+        "naive_new_architecture_seconds": naive_new,
+        "step_seconds": step,
+        "step_ratio": statistics.median(row[1] / row[3] for row in rows),
+        "binary_ratio": statistics.median(c / p for c, p in zip(*alone, strict=True)),
+        "memory_growth": resident_bytes() / after_10 - 1,
+        "full_search_seconds": one_off + SEARCH["architectures"] * (max(new, 0) + training),
+        "input_ratio": images_per_second / (batch / mean_step),
+        "input_images_per_second": images_per_second,
+        "batch_size": batch,
+        "architectures": len(rows),
+        "threads": os.cpu_count(),
+    }
+    result = {key: round(value, 4) for key, value in result.items()}
+    width = max(map(len, result))
+    for key, value in result.items():
+        print(f"{key:{width}}  {value}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    app.run(main)

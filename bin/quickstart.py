@@ -1,0 +1,48 @@
+"""Prints what `make quickstart` made.
+
+python bin/quickstart.py --folder=runs/quickstart
+"""
+
+import os
+
+from absl import flags
+
+from cpnas_tf import cli
+
+FLAGS = flags.FLAGS
+cli.define_folder("folder", "Folder of the quickstart.")
+flags.adopt_module_key_flags(cli)
+
+
+def main():
+    """Prints a short table and where the files are."""
+    from cpnas_tf import plotting
+    from cpnas_tf.workdir import read_json
+
+    def path(*names):
+        return os.path.join(FLAGS.folder, *names)
+
+    rows = plotting.read_search(path("search", "search.csv"))
+    exported = read_json(path("export", "export.json"))
+    print(f"\n{'':24}{'1-bit child':>16}{'parent':>16}")
+    evaluations = [read_json(path(run, "evaluation.json")) for run in ("train", "train_parent")]
+    metrics = [read_json(path(run, "metrics.json")) for run in ("train", "train_parent")]
+    for name, cells in (
+        ("test accuracy", [f"{evaluation['accuracy']:.2%}" for evaluation in evaluations]),
+        ("test cross-entropy", [f"{evaluation['loss']:.4f}" for evaluation in evaluations]),
+        ("test images", [str(evaluation["examples"]) for evaluation in evaluations]),
+        ("epochs", [str(run["epoch"]) for run in metrics]),
+        ("training seconds", [f"{run['seconds']:.0f}" for run in metrics]),
+    ):
+        print(f"{name:24}{cells[0]:>16}{cells[1]:>16}")
+    print(
+        f"\nsearched  {len(rows)} architectures: {path('search', 'genotype.json')}"
+        f"\ntrained   {path('train')} and {path('train_parent')}"
+        f"\nexported  {path('export', 'saved_model')}, largest difference to Keras "
+        f"{exported['largest_difference']:.1e} on {exported['images_checked']} images"
+        f"\ndrawn     {path('plots')}"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
