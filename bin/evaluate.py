@@ -12,7 +12,7 @@ from absl import flags
 from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
-cli.define_folder("workdir", "Workdir of a finished bin/train.py.")
+cli.define_path("workdir", "Workdir of a finished bin/train.py.")
 cli.define_data_dir()
 cli.define_overwrite()
 flags.adopt_module_key_flags(cli)
@@ -20,11 +20,14 @@ flags.adopt_module_key_flags(cli)
 
 def main():
     """Evaluates and prints the accuracy."""
-    from cpnas_tf import training, workdir
+    from cpnas_tf import workdir
 
     path = os.path.join(FLAGS.workdir, "evaluation.json")
     if os.path.exists(path) and not FLAGS.overwrite:
         raise ValueError(f"{path} exists: replace it with --overwrite")
+    cli.load_tensorflow()
+    from cpnas_tf import training
+
     model, test, _ = training.load_trained(FLAGS.workdir, data_dir=FLAGS.data_dir)
     evaluation = training.evaluate(model, test)
     workdir.write_json(path, evaluation)

@@ -10,8 +10,8 @@ from absl import flags
 from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
-cli.define_folder("workdir", "Workdir of a finished bin/train.py.")
-cli.define_folder("output", "Folder to make.")
+cli.define_path("workdir", "Workdir of a finished bin/train.py.")
+cli.define_path("output", "Folder to make.")
 cli.define_data_dir()
 cli.define_overwrite()
 flags.adopt_module_key_flags(cli)
@@ -19,6 +19,7 @@ flags.adopt_module_key_flags(cli)
 
 def main():
     """Exports and prints what was checked."""
+    cli.load_tensorflow()
     from cpnas_tf import training
     from cpnas_tf.export import check_output, export
 

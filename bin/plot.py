@@ -14,21 +14,21 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Workdir of a bin/search.py.")
 flags.DEFINE_string("genotype", None, "Genotype file.")
 flags.mark_flags_as_mutual_exclusive(["workdir", "genotype"], required=True)
-cli.define_folder("output", "Folder for the pictures.")
+cli.define_path("output", "Folder for the pictures.")
 cli.define_overwrite()
 flags.adopt_module_key_flags(cli)
 
 
 def main():
     """Draws what is there and prints the files' names."""
-    from cpnas_tf import plotting
+    from cpnas_tf import plotting, search_log
     from cpnas_tf.genotypes import Genotype
 
     if os.path.isdir(FLAGS.output) and os.listdir(FLAGS.output) and not FLAGS.overwrite:
         raise ValueError(f"{FLAGS.output} is not empty: write into it with --overwrite")
     rows, path = None, FLAGS.genotype
     if FLAGS.workdir:
-        rows = plotting.read_search(os.path.join(FLAGS.workdir, "search.csv"))
+        rows = search_log.read(os.path.join(FLAGS.workdir, "search.csv"))
         path = os.path.join(FLAGS.workdir, "genotype.json")
     genotype = Genotype.load(path) if FLAGS.genotype or os.path.exists(path) else None
     for picture in plotting.plot(FLAGS.output, genotype=genotype, rows=rows):

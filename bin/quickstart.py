@@ -10,19 +10,19 @@ from absl import flags
 from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
-cli.define_folder("folder", "Folder of the quickstart.")
+cli.define_path("folder", "Folder of the quickstart.")
 flags.adopt_module_key_flags(cli)
 
 
 def main():
     """Prints a short table and where the files are."""
-    from cpnas_tf import plotting
+    from cpnas_tf import search_log
     from cpnas_tf.workdir import read_json
 
     def path(*names):
         return os.path.join(FLAGS.folder, *names)
 
-    rows = plotting.read_search(path("search", "search.csv"))
+    rows = search_log.read(path("search", "search.csv"))
     exported = read_json(path("export", "export.json"))
     print(f"\n{'':24}{'1-bit child':>16}{'parent':>16}")
     evaluations = [read_json(path(run, "evaluation.json")) for run in ("train", "train_parent")]

@@ -6,6 +6,7 @@ Writes genotype.json, search.csv, config.json and the tuner's project folder int
 search that was stopped goes on with the same command.
 """
 
+import contextlib
 import os
 
 from absl import flags
@@ -14,32 +15,42 @@ from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
 cli.define_config()
-cli.define_folder("workdir", "Folder of the search.")
+cli.define_path("workdir", "Folder of the search.")
 cli.define_overwrite()
 flags.adopt_module_key_flags(cli)
 
 
 def main():
     """Runs the search that the flags describe."""
-    from cpnas_tf import data, workdir
-    from cpnas_tf.search import search
+    from cpnas_tf import workdir
 
-    config = FLAGS.config
-    cli.make_deterministic(config.search.seed)
-    images = data.load(config.data.name, config.data.split, data_dir=FLAGS.data_dir)
-    train, validation = data.split_for_search(images, **config.split)
-    with workdir.claim(
+    claim = workdir.claim(
         FLAGS.workdir,
         cli.resolved_config(command="search"),
         result="genotype.json",
         written=("genotype.json", "search.csv", "tuner"),
         overwrite=FLAGS.overwrite,
-    ):
-        genotype = search(train, validation, directory=FLAGS.workdir, **config.search)
+    )
+    cli.load_tensorflow()
+    from cpnas_tf import data
+    from cpnas_tf.search import search
+
+    cli.make_deterministic("search")
+    images = cli.call(data.load, section="data", data_dir=FLAGS.data_dir)
+    train, validation = cli.call(data.split_for_search, images, section="split")
+    with contextlib.ExitStack() as claimed:
+        genotype = cli.call(
+            search,
+            train,
+            validation,
+            section="search",
+            directory=FLAGS.workdir,
+            on_start=lambda: claimed.enter_context(claim),
+        )
         path = os.path.join(FLAGS.workdir, "genotype.json")
         genotype.save(path)
     print(f"genotype: {path}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, sections=("data", "split", "search"))

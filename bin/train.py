@@ -6,6 +6,7 @@ Writes checkpoints, history.csv, TensorBoard logs, and at the end metrics.json i
 training that was stopped goes on with the same command.
 """
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -16,8 +17,8 @@ from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
 cli.define_config()
-cli.define_folder("workdir", "Folder of the training.")
-cli.define_folder("genotype", "Genotype file, as bin/search.py writes it.")
+cli.define_path("workdir", "Folder of the training.")
+cli.define_path("genotype", "Genotype file, as bin/search.py writes it.")
 flags.DEFINE_enum("precision", "child", ["child", "parent"], "1-bit or full precision.")
 cli.define_overwrite()
 flags.adopt_module_key_flags(cli)
@@ -25,42 +26,47 @@ flags.adopt_module_key_flags(cli)
 
 def main():
     """Runs the training that the flags describe."""
-    from cpnas_tf import data, training, workdir
-    from cpnas_tf.child_parent import ChildParentLoss
+    from cpnas_tf import workdir
     from cpnas_tf.genotypes import Genotype
-    from cpnas_tf.networks import build_network
 
-    config = FLAGS.config
     genotype = Genotype.load(FLAGS.genotype)
-    cli.make_deterministic(config.training.seed)
-    images = data.load(config.data.name, config.data.split, data_dir=FLAGS.data_dir)
-    test = data.load(config.data.name, "test", data_dir=FLAGS.data_dir)
-    model = build_network(
-        genotype,
-        input_shape=images.images.shape[1:],
-        classes=len(images.class_names),
-        precision=FLAGS.precision,
-        **config.network,
-    )
-    loss = ChildParentLoss(**config.child_parent) if FLAGS.precision == "child" else None
-    run = cli.resolved_config(
-        command="train", precision=FLAGS.precision, genotype=dataclasses.asdict(genotype)
-    )
-    with workdir.claim(
+    claim = workdir.claim(
         FLAGS.workdir,
-        run,
+        cli.resolved_config(
+            command="train", precision=FLAGS.precision, genotype=dataclasses.asdict(genotype)
+        ),
         result="metrics.json",
         written=("metrics.json", "history.csv", "checkpoints", "logs", "evaluation.json"),
         overwrite=FLAGS.overwrite,
-    ):
-        started = time.monotonic()
-        history = training.train(
+    )
+    cli.load_tensorflow()
+    from cpnas_tf import data, training
+    from cpnas_tf.child_parent import ChildParentLoss
+    from cpnas_tf.networks import build_network
+
+    cli.make_deterministic("training")
+    images = cli.call(data.load, section="data", data_dir=FLAGS.data_dir)
+    test = data.load(FLAGS.config.data.name, "test", data_dir=FLAGS.data_dir)
+    model = cli.call(
+        build_network,
+        genotype,
+        section="network",
+        input_shape=images.images.shape[1:],
+        classes=len(images.class_names),
+        precision=FLAGS.precision,
+    )
+    loss = cli.call(ChildParentLoss, section="child_parent")
+    started = time.monotonic()
+    with contextlib.ExitStack() as claimed:
+        history = cli.call(
+            training.train,
             model,
             images,
+            section="training",
             validation=test,
             directory=FLAGS.workdir,
-            child_parent=loss,
-            **config.training,
+            child_parent=loss if FLAGS.precision == "child" else None,
+            on_start=lambda: claimed.enter_context(claim),
         )
         metrics = {
             **history[-1],
@@ -73,4 +79,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, sections=("data", "network", "training", "child_parent"))

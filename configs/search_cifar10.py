@@ -7,7 +7,9 @@ The paper: 0.1 GPU-days on TITAN V. A small try of the whole algorithm on two CP
 --config.search.batch_size=64`.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
+
+from cpnas_tf.genotypes import OPERATIONS
 
 
 def get_config():
@@ -15,7 +17,13 @@ def get_config():
     return ConfigDict(
         {
             "data": {"name": "cifar10", "split": "train"},
-            "split": {"train_fraction": 0.5, "validation_fraction": 0.05, "seed": 0},
+            "split": {
+                "train_fraction": 0.5,
+                "validation_fraction": 0.05,
+                "train_images": config_dict.placeholder(int),  # a number instead of the fraction
+                "validation_images": config_dict.placeholder(int),
+                "seed": 0,
+            },
             "search": {
                 "cells": 6,
                 "channels": 16,
@@ -25,6 +33,8 @@ def get_config():
                 "learning_rate": 0.025,
                 "momentum": 0.9,
                 "weight_decay": 5e-4,
+                "operations": OPERATIONS,
+                "allow_none": True,
                 "augmentation": {"crop_padding": 4, "flip": True, "cutout": 0},
                 "seed": 0,
             },

@@ -5,6 +5,8 @@ python bin/search.py --config=configs/search_digits.py --workdir=DIR
 
 from ml_collections import ConfigDict
 
+from cpnas_tf.genotypes import OPERATIONS
+
 
 def get_config():
     """The search on digits: 8x8 images, 3 cells, C = 16."""
@@ -21,6 +23,8 @@ def get_config():
                 "learning_rate": 0.1,
                 "momentum": 0.9,
                 "weight_decay": 5e-4,
+                "operations": OPERATIONS,
+                "allow_none": True,
                 "seed": 0,
             },
         }

@@ -1,4 +1,7 @@
-"""Trains a network on UCI digits, the training of `make quickstart`."""
+"""Trains a network on UCI digits, the training of `make quickstart`.
+
+python bin/train.py --config=configs/train_digits.py --genotype=FILE --workdir=DIR
+"""
 
 from ml_collections import ConfigDict
 

@@ -1,25 +1,38 @@
-"""What all commands share: their flags, and errors of one line."""
+"""What all commands share: flags, the sections of a config, and errors of one line."""
 
+import functools
+import inspect
+import itertools
 import json
 import os
+import re
+import runpy
 import signal
 import sys
+import tempfile
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
 
 import cpnas_tf
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
 FLAGS = flags.FLAGS
+# What TensorFlow 2.21 logs on import whatever TF_CPP_MIN_LOG_LEVEL says; and that there is no CUDA.
+_NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*cuInit.*\(303\)")
 
 
 def define_config():
     """Defines --config and --data_dir, for the commands that start a run."""
-    config_flags.DEFINE_config_file("config", None, "A file in configs/.", lock_config=True)
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "A file in configs/; --config.SECTION.KEY=VALUE replaces one of its values.",
+        lock_config=True,
+    )
+    _require("config")
     define_data_dir()
-    flags.mark_flag_as_required("config")
 
 
 def define_data_dir():
@@ -27,10 +40,10 @@ def define_data_dir():
     flags.DEFINE_string("data_dir", None, "TFDS data directory, TFDS's own by default.")
 
 
-def define_folder(name, description):
-    """Defines a required flag for a folder."""
+def define_path(name, description):
+    """Defines a required flag for a file or a folder."""
     flags.DEFINE_string(name, None, description)
-    flags.mark_flag_as_required(name)
+    _require(name)
 
 
 def define_overwrite():
@@ -38,58 +51,196 @@ def define_overwrite():
     flags.DEFINE_bool("overwrite", False, "Replace a finished result, or a different run.")
 
 
+def _require(name):
+    flags.register_validator(name, bool, message=f"--{name} is needed, see --help")
+
+
 def resolved_config(**more):
     """The run as `config.json` records it: the resolved --config, --data_dir, and `more`."""
-    config = json.loads(FLAGS.config.to_json_best_effort())
-    data_dir = FLAGS.data_dir and os.path.abspath(FLAGS.data_dir)
-    return {"version": cpnas_tf.__version__, "config": config, "data_dir": data_dir, **more}
+    run = {
+        "version": cpnas_tf.__version__,
+        "config": json.loads(FLAGS.config.to_json_best_effort()),
+        "data_dir": FLAGS.data_dir and os.path.abspath(FLAGS.data_dir),
+        **more,
+    }
+    return json.loads(json.dumps(run))  # as it will be read again: tuples become lists
 
 
-def make_deterministic(seed):
-    """Makes runs repeatable: the same seed on the same machine gives the same result."""
+def call(function, *args, section, **given):
+    """Calls a function with a section of --config as its further keyword arguments.
+
+    Args:
+        function: what to call.
+        args, given: the arguments that do not come from the config.
+        section: the section's name; an `augmentation` in it is checked against `data.augment`.
+
+    Raises:
+        ValueError: if the section has a key that the function does not take, lacks one that it
+            needs, or has a value of another type than the function's default.
+    """
+    values = FLAGS.config[section].to_dict()
+    _check_arguments(section, function, args, given, values)
+    if values.get("augmentation") is not None:
+        from cpnas_tf.augmentation import augment
+
+        images_and_seed = (None, None)
+        nested = f"{section}.augmentation"
+        _check_arguments(nested, augment, images_and_seed, {}, values["augmentation"])
+    return function(*args, **given, **values)
+
+
+def _check_arguments(section, function, args, given, values):
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*args, **given, **values)
+    except TypeError as error:
+        raise ValueError(f"--config.{section} does not fit: {error}") from None
+    for key, value in values.items():
+        default = signature.parameters[key].default
+        if default not in (None, signature.empty) and not _is_like(value, default):
+            raise ValueError(
+                f"--config.{section}.{key} must be a value like {default!r}, received: {value!r}"
+            )
+
+
+def _is_like(value, default):
+    if isinstance(value, bool) or isinstance(default, bool):
+        return type(value) is type(default)
+    kinds = {float: (int, float), tuple: (list, tuple)}
+    return value is None or isinstance(value, kinds.get(type(default), type(default)))
+
+
+def load_tensorflow():
+    """Imports TensorFlow and has it look for GPUs, and leaves out what it logs of the machine."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile("w+") as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            log.seek(0)
+            sys.stderr.writelines(line for line in log if not _NOISE.match(line))
+
+
+def make_deterministic(section):
+    """Makes runs repeatable: the same seed on the same machine gives the same result.
+
+    Args:
+        section: the section of --config that has the seed; it is 0 where there is none.
+
+    Raises:
+        ValueError: if the seed is not in 0..2^32 - 1.
+    """
+    seed = FLAGS.config[section].get("seed", 0)
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"--config.{section}.seed must be in 0..{2**32 - 1}, received: {seed!r}")
     import tensorflow as tf
 
     tf.keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
 
-def run(main):
-    """Runs a command; a wrong flag, value or file ends it with one line and exit code 1."""
+def run(main, *, sections=()):
+    """Runs a command; a wrong flag, value or file ends it with one line and exit code 1.
+
+    Args:
+        main: the command, without arguments.
+        sections: the sections that its --config has, if it has one.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app.run(lambda _: _one_line_errors(main), flags_parser=_parse)
-
-
-def _parse(argv):
-    if any(argument.lstrip("-") in ("help", "helpshort") for argument in argv[1:]):
-        app.usage(shorthelp=True)
-        sys.exit(0)
-    for argument in argv[1:]:
-        name, _, path = argument.lstrip("-").partition("=")
-        if name == "config" and not os.path.isfile(path):
-            _fail(f"config file not found: {path}")
     try:
+        app.run(lambda _: _run(main), flags_parser=functools.partial(_parse, sections=sections))
+    except KeyboardInterrupt:
+        _fail("stopped: the same command goes on from here", code=130)
+
+
+def _run(main):
+    try:
+        main()
+    except Exception as error:
+        if not isinstance(error, _user_errors()):
+            raise
+        _fail_with(error)
+
+
+def _user_errors():
+    """The errors that the user can mend; others are bugs, of which a traceback says most."""
+    keras_tuner = sys.modules.get("keras_tuner.errors")  # importing it takes seconds
+    return (ValueError, OSError, *([keras_tuner.FatalError] if keras_tuner else []))
+
+
+def _parse(argv, *, sections):
+    """Parses the flags; whatever is wrong in them or in the config file, the user can mend."""
+    _show_help(argv[1:])
+    try:
+        _check_config(argv[1:], sections)
         rest = FLAGS(argv)
-    except (KeyError, AttributeError) as error:
-        _fail(f"--config has no key {error.args[0]!s}: its keys are those of the config file")
-    except (flags.Error, ValueError, TypeError, OSError, SyntaxError) as error:
-        _fail(error)
+        if FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.WARNING)  # absl would have TFDS tell all that it does
+    except Exception as error:
+        _fail_with(error)
     if len(rest) > 1:
-        _fail(f"unknown argument {rest[1]!r}, see --help")
+        _fail(f"error: unknown argument {rest[1]!r}, see --help")
     return rest
 
 
-def _one_line_errors(main):
-    from keras_tuner.errors import FatalError
+def _show_help(arguments):
+    """Shows the help and ends with exit code 0, where absl would with 1."""
+    names = {argument.lstrip("-") for argument in arguments}
+    if names & {"help", "helpshort", "helpfull"}:
+        app.usage(shorthelp="helpfull" not in names, writeto_stdout=True)
+        sys.exit(0)
 
+
+def _check_config(arguments, sections):
+    """Checks what ml_collections would not say clearly: the config file and the keys to replace."""
+    path, keys = None, []
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        if match := re.fullmatch("--?config(=.*)?", argument, re.DOTALL):
+            path = following if match[1] is None else match[1][1:]
+        elif match := re.match(r"--?(no)?config\.([^=]*)", argument):
+            keys.append(match[2])
+    if path is not None:
+        config = _read_config(path, sections)
+        for key in keys:
+            _check_key(config, key)
+
+
+def _read_config(path, sections):
+    if not os.path.isfile(path):
+        raise ValueError(f"config file not found: {path!r}")
     try:
-        main()
-    except (ValueError, OSError, FatalError) as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        print("\nstopped: the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        config = runpy.run_path(path)["get_config"]()
+    except Exception as error:  # the file is a program and can raise any
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"cannot get the config of {path}: {reason}") from None
+    found = sorted(config) if isinstance(config, ConfigDict) else type(config).__name__
+    if found != sorted(sections):
+        raise ValueError(
+            f"the config of {path} must be a ConfigDict of {', '.join(sections)}, received: {found}"
+        )
+    return config
 
 
-def _fail(error):
-    """Ends the process with one line on standard error and exit code 1."""
-    sys.exit("error: " + (" ".join(str(error).split()) or type(error).__name__))
+def _check_key(config, path):
+    section = config
+    for key in path.split("."):
+        if not isinstance(section, ConfigDict) or key not in section:
+            known = ", ".join(section) if isinstance(section, ConfigDict) else "nothing"
+            raise ValueError(f"unknown key --config.{path}: instead of {key!r} there is {known}")
+        section = section[key]
+
+
+def _fail_with(error):
+    _fail(f"error: {str(error) or type(error).__name__}")
+
+
+def _fail(line, code=1):
+    """Ends the process with one line on standard error."""
+    print(" ".join(line.split()), file=sys.stderr)
+    sys.exit(code)

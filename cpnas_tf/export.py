@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf import data
+from cpnas_tf.augmentation import normalize
 from cpnas_tf.workdir import write_json
 
 TOLERANCE = 1e-4
@@ -23,7 +23,8 @@ class _Serving(tf.Module):
 
         @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8, name="images")])
         def serve(images):
-            logits = model(data.normalize(images), training=False)
+            images = tf.ensure_shape(images, shape)  # else a wrong one may end the server's process
+            logits = model(normalize(images), training=False)
             return {
                 "logits": logits,
                 "probabilities": tf.nn.softmax(logits),
@@ -58,6 +59,7 @@ def export(model, images, *, directory, overwrite=False):
     check_output(directory, overwrite=overwrite)
     partial = f"{directory}.{os.getpid()}.partial"
     try:
+        os.makedirs(partial)
         saved_model = os.path.join(partial, "saved_model")
         serving = _Serving(model)
         tf.saved_model.save(serving, saved_model, signatures=serving.serve)
@@ -101,10 +103,11 @@ def _compare(model, saved_model, images, batch_size=256):
     for start in range(0, len(images), batch_size):
         batch = tf.constant(images.images[start : start + batch_size])
         served = serve(images=batch)
-        expected = model(data.normalize(batch), training=False).numpy()
-        largest = max(largest, float(np.abs(served["logits"].numpy() - expected).max()))
+        expected = model(normalize(batch), training=False).numpy()
+        difference = np.abs(served["logits"].numpy() - expected).max()
+        largest = float(np.maximum(largest, difference))  # not a number, if one of them is not
         changed += int((served["classes"].numpy() != expected.argmax(axis=-1)).sum())
-    if largest > TOLERANCE or changed:
+    if not largest <= TOLERANCE or changed:
         raise ValueError(
             f"the SavedModel differs from Keras by {largest:.2g} and in {changed} of "
             f"{len(images)} predictions, at most {TOLERANCE:g} and none are accepted"

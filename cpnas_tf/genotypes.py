@@ -29,6 +29,8 @@ INTERMEDIATE_NODES = 4
 NODES = INPUT_NODES + INTERMEDIATE_NODES
 EDGES = tuple((source, target) for target in range(INPUT_NODES, NODES) for source in range(target))
 CELL_TYPES = ("normal", "reduce")
+# What an architecture's 28 choices are called, in the order of `Genotype.choices`.
+CHOICES = tuple(f"{cell}_{source}_{target}" for cell in CELL_TYPES for source, target in EDGES)
 
 
 @dataclasses.dataclass(frozen=True)

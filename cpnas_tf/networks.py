@@ -31,8 +31,13 @@ def check_network(*, input_shape, classes, cells, channels):
         ("cells", cells, 1),
         ("channels", channels, 1),
     ):
-        if not isinstance(value, int) or value < least:
+        if not _is_whole(value, least):
             raise ValueError(f"{name} must be a whole number >= {least}, received: {value!r}")
+    if len(input_shape) != 3 or not all(_is_whole(size, 1) for size in input_shape):
+        raise ValueError(
+            "input_shape must be three whole numbers >= 1, (height, width, channels), "
+            f"received: {input_shape!r}"
+        )
     height, width = input_shape[:2]
     halvings = len(reduction_cells(cells))
     if height % 2**halvings or width % 2**halvings:
@@ -40,6 +45,10 @@ def check_network(*, input_shape, classes, cells, channels):
             f"{halvings} reductions cannot halve images of {height}x{width} pixels: "
             f"height and width must be multiples of {2**halvings}"
         )
+
+
+def _is_whole(value, least):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def walk(units, images, *, cells, channels, classes, edge):

@@ -50,6 +50,18 @@ class DepthwiseMagnitudeAwareSign(lq.quantizers.SteSign):
         return scale * super().call(inputs)
 
 
+@lq.utils.register_keras_custom_object
+class Relu(lq.quantizers.Quantizer):
+    """The parent's activation, in its convolutions as the child's sign is.
+
+    As layers of their own the ReLUs would make the parent's graph deeper, and Keras orders layers,
+    and so kernels, by their depth.
+    """
+
+    def call(self, inputs):
+        return tf.nn.relu(inputs)
+
+
 class Units:
     """What the units of derived networks and of the supernet share: precision and names."""
 
@@ -69,15 +81,16 @@ class Units:
 class LarqUnits(Units):
     """The units as Keras layers, Larq's quantized ones in a child, under readable names."""
 
-    def _activation(self, x):
-        return x if self.child else tf.keras.layers.ReLU(name=self.name("relu"))(x)
+    def _activated(self, **binary):
+        """A layer's arguments for an activation: sign and `binary` in a child, else ReLU."""
+        if self.child:
+            return {"input_quantizer": "ste_sign", **binary}
+        return {"input_quantizer": Relu()}
 
-    def _convolution(self, x, filters, *, size=1, stride=1, binary=False):
-        quantized = {
-            "input_quantizer": "ste_sign",
-            "kernel_quantizer": "magnitude_aware_sign",
-            "kernel_constraint": "weight_clip",
-        }
+    def _convolution(self, x, filters, *, size=1, stride=1, real=False):
+        activated = self._activated(
+            kernel_quantizer="magnitude_aware_sign", kernel_constraint="weight_clip"
+        )
         return lq.layers.QuantConv2D(
             filters,
             size,
@@ -85,7 +98,7 @@ class LarqUnits(Units):
             padding="same",
             use_bias=False,
             name=self.name("convolution"),
-            **(quantized if binary else {}),
+            **({} if real else activated),
         )(x)
 
     def _batch_norm(self, x):
@@ -95,29 +108,22 @@ class LarqUnits(Units):
 
     def stem(self, x, filters):
         """A real 3x3 convolution and BN, in child and parent."""
-        return self._batch_norm(self._convolution(x, filters, size=3))
+        return self._batch_norm(self._convolution(x, filters, size=3, real=True))
 
     def pointwise(self, x, filters):
         """Activation, 1x1 convolution, BN."""
-        x = self._convolution(self._activation(x), filters, binary=self.child)
-        return self._batch_norm(x)
+        return self._batch_norm(self._convolution(x, filters))
 
     def factorized_reduction(self, x, filters):
         """Activation, two stride-2 1x1 convolutions, the second a pixel further, BN."""
-        x = self._activation(x)
-        halves = [
-            self._convolution(part, filters // 2, stride=2, binary=self.child)
-            for part in (x, x[:, 1:, 1:])
-        ]
+        halves = [self._convolution(part, filters // 2, stride=2) for part in (x, x[:, 1:, 1:])]
         return self._batch_norm(tf.keras.layers.concatenate(halves))
 
     def depthwise(self, x, size, *, stride=1, dilation=1):
         """Activation, depthwise convolution, BN."""
-        quantized = {
-            "input_quantizer": "ste_sign",
-            "depthwise_quantizer": DepthwiseMagnitudeAwareSign(),
-            "depthwise_constraint": "weight_clip",
-        }
+        activated = self._activated(
+            depthwise_quantizer=DepthwiseMagnitudeAwareSign(), depthwise_constraint="weight_clip"
+        )
         x = lq.layers.QuantDepthwiseConv2D(
             size,
             strides=stride,
@@ -125,8 +131,8 @@ class LarqUnits(Units):
             padding="same",
             use_bias=False,
             name=self.name("depthwise"),
-            **(quantized if self.child else {}),
-        )(self._activation(x))
+            **activated,
+        )(x)
         return self._batch_norm(x)
 
     def pool(self, x, kind, *, stride):

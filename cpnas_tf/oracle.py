@@ -14,15 +14,14 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.errors import FatalRuntimeError, FatalValueError
 
-from cpnas_tf.genotypes import CELL_TYPES, EDGES, OPERATIONS, Genotype
+from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.workdir import write_json
 
-CHOICES = tuple(f"{cell}_{source}_{target}" for cell in CELL_TYPES for source, target in EDGES)
 ACCURACIES = ("child_accuracy", "parent_accuracy")
 
 
 class Result(NamedTuple):
-    """One finished trial, in the order of the first 34 columns of `search.csv`.
+    """One finished trial, in the order of `search_log.COLUMNS`.
 
     Attributes:
         stage: how many operations each edge had lost, from 0.

@@ -4,29 +4,30 @@ References:
     CP-NAS, section 2.3, Algorithm 1; section 3.1 for the settings.
 """
 
-import csv
+import datetime
+import functools
 import glob
+import hashlib
 import io
 import json
 import math
 import os
+import re
 import sys
 import time
-import zipfile
 
 import numpy as np
 import tensorflow as tf
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.errors import FatalError, FatalRuntimeError
 
-from cpnas_tf import data
-from cpnas_tf.genotypes import OPERATIONS, Genotype
+from cpnas_tf import data, search_log
+from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.operations import PRECISIONS
-from cpnas_tf.oracle import CHOICES, ChildParentOracle, Result
+from cpnas_tf.oracle import ChildParentOracle
 from cpnas_tf.supernet import Supernet
 from cpnas_tf.workdir import write_atomically
 
-COLUMNS = (*Result._fields[:3], *CHOICES, *Result._fields[4:], "seconds")
 _KEPT_STATES = 2
 
 
@@ -47,7 +48,9 @@ class ChildParentTuner(BaseTuner):
         learning_rate: of the first epoch; follows a cosine to 0 over all the search's epochs.
         momentum: of SGD.
         weight_decay: L2 on all sampled parameters.
-        augmentation: keyword arguments of `data.augment`.
+        augmentation: keyword arguments of `augmentation.augment`.
+        on_start: called when all settings have been found possible, before anything in `directory`
+            is read or written.
 
     Raises:
         ValueError: if a setting is impossible or there are fewer images than a batch.
@@ -66,6 +69,7 @@ class ChildParentTuner(BaseTuner):
         momentum=0.9,
         weight_decay=5e-4,
         augmentation=None,
+        on_start=lambda: None,
     ):
         if not 0 < learning_rate < math.inf:
             raise ValueError(f"learning_rate must be a number > 0, received: {learning_rate}")
@@ -81,19 +85,20 @@ class ChildParentTuner(BaseTuner):
         self._count_correct = tf.function(self._count_both, autograph=False)
         self._validation = list(_equal_batches(validation, batch_size))
         self._seconds = []
+        stream = functools.partial(
+            data.batches,
+            train,
+            batch_size=batch_size,
+            seed=oracle.seed,
+            epochs=oracle.architectures,
+            augmentation=augmentation,
+        )
+        stream()  # refuses an impossible augmentation
+        on_start()
         super().__init__(oracle, directory=directory, project_name="tuner")
         self.reload()
         done = len(self.oracle.results)
-        self._batches = iter(
-            data.batches(
-                train,
-                batch_size=batch_size,
-                seed=oracle.seed,
-                epochs=oracle.architectures,
-                first_step=done * self._steps,
-                augmentation=augmentation,
-            )
-        )
+        self._batches = iter(stream(first_step=done * self._steps))
         self._progress = _Progress(oracle.architectures, done, self._steps * batch_size)
 
     def _train_both(self, images, labels, choices, learning_rate):
@@ -105,10 +110,14 @@ class ChildParentTuner(BaseTuner):
         ]
 
     def _count_both(self, images, labels, choices):
-        def correct(logits):
+        def correct(precision):
+            logits = self._supernets[precision].logits(images, choices)
+            logits = tf.debugging.check_numerics(
+                logits, f"the {precision}'s logits are not finite, try a lower learning_rate"
+            )
             return tf.math.count_nonzero(tf.argmax(logits, axis=1, output_type=tf.int32) == labels)
 
-        return [correct(self._supernets[p].logits(images, choices)) for p in PRECISIONS]
+        return [correct(precision) for precision in PRECISIONS]
 
     def run_trial(self, trial):
         """Trains the trial's child and parent for an epoch and returns both accuracies.
@@ -121,21 +130,14 @@ class ChildParentTuner(BaseTuner):
         genotype = Genotype.from_choices(trial.hyperparameters.values[name] for name in CHOICES)
         number = len(self.oracle.results)
         try:
-            losses = self._train_epoch(genotype, number)
+            self._train_epoch(genotype, number)
             accuracies = self._validate(genotype)
         except FatalError:
             raise
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
             raise FatalRuntimeError(
-                f"architecture {number} could not be trained: {reason}"
+                f"architecture {number} could not be trained: {_reason(error)}"
             ) from error
-        for precision, loss in losses.items():
-            if not math.isfinite(loss):
-                raise FatalRuntimeError(
-                    f"the {precision}'s loss is {loss} in architecture {number}: "
-                    f"try a lower learning_rate than {self._learning_rate}"
-                )
         self._seconds.append(time.monotonic() - started)
         return {f"{precision}_accuracy": accuracies[precision] for precision in PRECISIONS}
 
@@ -150,8 +152,12 @@ class ChildParentTuner(BaseTuner):
             losses = self._train_step(images, labels, choices, learning_rate)
             totals = [total + loss for total, loss in zip(totals, losses, strict=True)]
             self._progress.step(epoch, step, self._steps)
-        means = [float(total) / self._steps for total in totals]
-        return dict(zip(PRECISIONS, means, strict=True))
+        for precision, total in zip(PRECISIONS, totals, strict=True):
+            if not math.isfinite(total):
+                raise FatalRuntimeError(
+                    f"the {precision}'s loss is {float(total)} in architecture {epoch}: "
+                    f"try a lower learning_rate than {self._learning_rate}"
+                )
 
     def _validate(self, genotype):
         choices = tf.constant(genotype.indices)
@@ -162,18 +168,23 @@ class ChildParentTuner(BaseTuner):
         return dict(zip(PRECISIONS, (correct / count).tolist(), strict=True))
 
     def on_trial_end(self, trial):
-        """Lets the oracle score the trial, then writes the state and `search.csv`."""
+        """Lets the oracle score the trial, then writes `search.csv` and the state."""
         super().on_trial_end(trial)
-        write_search(os.path.join(self.directory, "search.csv"), self.oracle.results, self._seconds)
         self._progress.finish(self.oracle.results[-1], self._seconds[-1])
 
     def save(self):
-        """Writes the state after the last finished trial, and drops all but the last two."""
+        """Writes `search.csv`, then the state it belongs to, and drops all but the last two.
+
+        In this order: a search that is killed between the two does the last row again.
+        """
+        log = os.path.join(self.directory, "search.csv")
+        search_log.write(log, self.oracle.results, self._seconds)
         record = {"oracle": self.oracle.get_state(), "seconds": self._seconds}
         file = io.BytesIO()
         np.savez(file, record=json.dumps(record), **self._arrays())
         name = f"state_{len(self.oracle.results):05d}.npz"
-        write_atomically(os.path.join(self.project_dir, name), file.getvalue())
+        content = file.getvalue()
+        write_atomically(os.path.join(self.project_dir, name), content + _checksum(content))
         for old in self._states()[_KEPT_STATES:]:
             os.unlink(old)
 
@@ -186,11 +197,11 @@ class ChildParentTuner(BaseTuner):
         states = self._states()
         for path in states:
             try:
-                with np.load(path, allow_pickle=False) as file:
-                    record, arrays = json.loads(str(file["record"])), dict(file)
-            except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                arrays = _read_state(path)
+            except (OSError, ValueError) as error:
                 print(f"the saved state {path} is broken ({error}): trying the one before it")
                 continue
+            record = json.loads(str(arrays["record"]))
             self.oracle.set_state(record["oracle"])
             self._seconds = record["seconds"]
             for name, variable in self._variables():
@@ -233,9 +244,32 @@ class _Progress:
             f"stage {result.stage} round {result.round} sample {result.sample}  "
             f"child {result.child_accuracy:6.2%}  parent {result.parent_accuracy:6.2%}  "
             f"{self._images / seconds:6.0f} images/s  "
-            f"ETA {time.strftime('%H:%M:%S', time.gmtime(left))}",
+            f"ETA {datetime.timedelta(seconds=round(left))}",
             flush=True,
         )
+
+
+def _checksum(content):
+    return hashlib.sha256(content).digest()
+
+
+def _read_state(path):
+    """The arrays of a state file; its checksum tells if a single bit of it is wrong or missing."""
+    with open(path, "rb") as file:
+        content = file.read()
+    size = len(_checksum(b""))
+    content, checksum = content[:-size], content[-size:]
+    if checksum != _checksum(content):
+        raise ValueError("its checksum is wrong")
+    with np.load(io.BytesIO(content)) as arrays:
+        return dict(arrays)
+
+
+def _reason(error):
+    """What an error says, in one line; TensorFlow first says where a node was defined."""
+    places = r"^Graph execution error:|^Detected at node.*|^ +File .*|\[\[.*|\[Op:.*"
+    lines = re.sub(places, "", str(error), flags=re.MULTILINE).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
 
 
 def _equal_batches(images, batch_size):
@@ -247,17 +281,6 @@ def _equal_batches(images, batch_size):
     count = math.ceil(len(images) / batch_size)
     size = len(images) // count
     return data.evaluation_batches(images, batch_size=size).take(count)
-
-
-def write_search(path, results, seconds):
-    """Writes `search.csv`, a row an architecture with the columns of `COLUMNS`, atomically."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for result, duration in zip(results, seconds, strict=True):
-        row = (*result[:3], *result.choices, *result[4:])
-        writer.writerow([*row, f"{duration:.3f}"])
-    write_atomically(path, file.getvalue())
 
 
 def search(
@@ -277,6 +300,7 @@ def search(
     allow_none=True,
     augmentation=None,
     seed=0,
+    on_start=lambda: None,
 ):
     """Searches a binary architecture with CP-NAS; the defaults are the paper's for CIFAR-10.
 
@@ -297,8 +321,10 @@ def search(
         weight_decay: L2 on all sampled parameters.
         operations: the K operations that each edge starts with.
         allow_none: whether `none` may be in the final genotype.
-        augmentation: keyword arguments of `data.augment`, for the training images.
+        augmentation: keyword arguments of `augmentation.augment`, for the training images.
         seed: of the weights, the sampling and the order of the images.
+        on_start: called when all settings have been found possible, before anything in `directory`
+            is read or written.
 
     Returns:
         The `Genotype` that was found.
@@ -332,6 +358,7 @@ def search(
         momentum=momentum,
         weight_decay=weight_decay,
         augmentation=augmentation,
+        on_start=on_start,
     )
     tuner.search()
     return oracle.genotype()

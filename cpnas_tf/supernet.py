@@ -8,9 +8,8 @@ way each would cost seconds before its first step. Here one graph serves them al
   parameters, flat.
 - A step gathers one row an edge. The edge's function, shared by all edges of that width and stride
   and kept out of line, dispatches on the operation's index and slices the kernels it needs. Since
-  every
-  operation takes the same flat row, the gradient is one row too: operations that were not taken
-  cost nothing, not even a zero gradient.
+  every operation takes the same flat row, the gradient is one row too: operations that were not
+  taken cost nothing, not even a zero gradient.
 - The update writes back the gathered rows of the weights and of their momentum. What was not
   sampled is not touched, bit for bit.
 
@@ -363,9 +362,10 @@ class Supernet:
             parts = self._row_parameters[key][index].split(self._banks[key][row, index].numpy())
             scope = edge_scope(cell, number, operation)
             layers.update({f"{scope}_{name}": arrays for name, arrays in parts.items()})
-        for name, arrays in layers.items():
-            layer = network.get_layer(name)
-            layer.set_weights(arrays + layer.get_weights()[len(arrays) :])
+        for layer in network.layers:  # an input that no edge of a cell uses left none
+            if layer.weights:
+                arrays = layers[layer.name]
+                layer.set_weights(arrays + layer.get_weights()[len(arrays) :])
         return network
 
 

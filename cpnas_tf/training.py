@@ -5,6 +5,8 @@ References:
 """
 
 import csv
+import functools
+import glob
 import io
 import math
 import os
@@ -20,7 +22,8 @@ from cpnas_tf.workdir import read_json, write_atomically
 
 OPTIMIZERS = ("sgd", "adam")
 _KEPT_CHECKPOINTS = 2
-_BROKEN = (tf.errors.OpError, ValueError, AssertionError)  # how TensorFlow says it of a checkpoint
+# How TensorFlow says it of a checkpoint.
+_BROKEN = (tf.errors.OpError, AssertionError, IndexError, ValueError)
 
 
 class _L2:
@@ -98,6 +101,7 @@ def train(
     augmentation=None,
     child_parent=None,
     seed=0,
+    on_start=lambda: None,
 ):
     """Trains a Keras classifier from logits; the defaults are the paper's for CIFAR-10.
 
@@ -113,9 +117,11 @@ def train(
         epochs: how often to go through `images`.
         batch_size: images a step.
         optimizer, learning_rate, momentum, weight_decay, gradient_clip: see `make_optimizer`.
-        augmentation: keyword arguments of `data.augment`.
+        augmentation: keyword arguments of `augmentation.augment`.
         child_parent: a `ChildParentLoss`, or None to train with cross-entropy alone.
         seed: of the order and the augmentation of the images.
+        on_start: called when all settings have been found possible, before anything in `directory`
+            is read or written.
 
     Returns:
         The rows of `history.csv`, a dict an epoch.
@@ -139,19 +145,22 @@ def train(
         loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
+    stream = functools.partial(
+        data.batches,
+        images,
+        batch_size=batch_size,
+        seed=seed,
+        epochs=epochs,
+        augmentation=augmentation,
+    )
+    stream()  # refuses an impossible augmentation
     progress = _Checkpoints(model, directory, child_parent)
+    on_start()
     done = progress.restore()
     if done == epochs:
         return progress.history
     model.fit(
-        data.batches(
-            images,
-            batch_size=batch_size,
-            seed=seed,
-            epochs=epochs,
-            first_step=done * steps,
-            augmentation=augmentation,
-        ),
+        stream(first_step=done * steps),
         validation_data=data.evaluation_batches(validation, batch_size=batch_size),
         initial_epoch=done,
         epochs=epochs,
@@ -192,15 +201,35 @@ def load_trained(directory, *, data_dir=None):
         precision=run["precision"],
         **run["config"]["network"],
     )
-    latest = tf.train.latest_checkpoint(os.path.join(directory, "checkpoints"))
-    if latest is None:
+    checkpoints = _checkpoints(directory)
+    if not checkpoints:
         raise ValueError(f"{directory} has no checkpoint: train again with --overwrite")
     try:
-        checkpoint = tf.train.Checkpoint(model=model).restore(latest)
-        checkpoint.assert_existing_objects_matched().expect_partial()
+        status = _read(tf.train.Checkpoint(model=model), checkpoints[0])
+        status.expect_partial().assert_existing_objects_matched()
     except _BROKEN as error:
-        raise ValueError(f"the checkpoint {latest} is broken: {_first_line(error)}") from error
+        raise ValueError(
+            f"the checkpoint {checkpoints[0]} is broken: {_first_line(error)}"
+        ) from error
     return model, test, run
+
+
+def _checkpoints(directory):
+    """The paths of the checkpoints, newest first.
+
+    The files themselves are asked: TensorFlow's `CheckpointManager` takes a broken record of them
+    for none, and would begin anew.
+    """
+    pattern = os.path.join(glob.escape(directory), "checkpoints", "ckpt-*.index")
+    return [path.removesuffix(".index") for path in sorted(glob.glob(pattern), reverse=True)]
+
+
+def _read(checkpoint, path):
+    """Restores from a checkpoint, if all of it can be read: TensorFlow reads what it needs."""
+    reader = tf.train.load_checkpoint(path)
+    for name in reader.get_variable_to_shape_map():
+        reader.get_tensor(name)
+    return checkpoint.read(path)
 
 
 class _Checkpoints(tf.keras.callbacks.Callback):
@@ -208,6 +237,7 @@ class _Checkpoints(tf.keras.callbacks.Callback):
 
     def __init__(self, model, directory, child_parent):
         super().__init__()
+        self._directory = directory
         self._csv = os.path.join(directory, "history.csv")
         self._epochs = tf.Variable(0, dtype=tf.int64)
         saved = {"model": model, "optimizer": model.optimizer, "epochs": self._epochs}
@@ -216,19 +246,15 @@ class _Checkpoints(tf.keras.callbacks.Callback):
             child_parent.build(model)
             if child_parent.centres is not None:
                 saved["centres"] = child_parent.centres
-        self._manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(**saved),
-            os.path.join(directory, "checkpoints"),
-            max_to_keep=_KEPT_CHECKPOINTS,
-        )
+        self._checkpoint = tf.train.Checkpoint(**saved)
         self.history = []
 
     def restore(self):
         """Goes back to the last checkpoint that can be read; returns the number of epochs done."""
-        paths = list(reversed(self._manager.checkpoints))
+        paths = _checkpoints(self._directory)
         for path in paths:
             try:
-                self._manager.checkpoint.restore(path).assert_consumed()
+                _read(self._checkpoint, path).assert_consumed()
             except _BROKEN as error:
                 print(
                     f"the checkpoint {path} is broken ({_first_line(error)}): trying the one before"
@@ -239,7 +265,7 @@ class _Checkpoints(tf.keras.callbacks.Callback):
             return done
         if paths:
             raise ValueError(
-                f"no checkpoint in {self._manager.directory} can be read: "
+                f"no checkpoint in {self._directory}/checkpoints can be read: "
                 "start afresh with --overwrite"
             )
         return 0
@@ -254,7 +280,11 @@ class _Checkpoints(tf.keras.callbacks.Callback):
         writer.writerows(self.history)
         write_atomically(self._csv, file.getvalue())
         self._epochs.assign(epoch + 1)
-        self._manager.save(checkpoint_number=epoch + 1)
+        name = f"ckpt-{epoch + 1:05d}"
+        self._checkpoint.write(os.path.join(self._directory, "checkpoints", name))
+        for old in _checkpoints(self._directory)[_KEPT_CHECKPOINTS:]:
+            for path in glob.glob(f"{glob.escape(old)}.*"):
+                os.unlink(path)
 
 
 class _Summaries(tf.keras.callbacks.Callback):
@@ -278,15 +308,19 @@ class _Summaries(tf.keras.callbacks.Callback):
 
 
 class _StopOnDivergence(tf.keras.callbacks.Callback):
-    """Ends the training with an error as soon as an epoch's mean loss is not finite."""
+    """Ends the training with an error as soon as an epoch's mean loss is not finite.
+
+    The validation loss counts too: it alone is of the weights after the last step.
+    """
 
     def on_epoch_end(self, epoch, logs=None):
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the loss is {loss} in epoch {epoch + 1}: try a lower learning_rate; "
-                "the checkpoint of the epoch before is kept"
-            )
+        for name in ("loss", "val_loss"):
+            loss = (logs or {}).get(name, 0.0)
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"the {name} is {loss} in epoch {epoch + 1}: try a lower learning_rate; "
+                    "the checkpoint of the epoch before is kept"
+                )
 
 
 def read_history(path):

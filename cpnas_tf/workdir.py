@@ -4,6 +4,7 @@ Imports no TensorFlow.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -52,11 +53,12 @@ def read_json(path):
         raise ValueError(f"cannot read {path}: {error}") from None
 
 
-@contextlib.contextmanager
 def claim(workdir, run, *, result, written, overwrite=False):
     """Takes a folder for one run and records in its `config.json` what the run is.
 
-    A folder that holds the same run unfinished is taken as it is, so that the run goes on.
+    The call itself refuses all that can be seen without writing, the returned context manager then
+    takes the folder. A folder that holds the same run unfinished is taken as it is, so that the run
+    goes on. A run that ends before it has written anything is forgotten.
 
     Args:
         workdir: the folder; made if it is not there.
@@ -70,25 +72,53 @@ def claim(workdir, run, *, result, written, overwrite=False):
         ValueError: if the folder is a file, cannot be written, is in use by another process, or,
             without `overwrite`, holds a finished or a different run.
     """
+    _check_folder(workdir)
+    _holds_another(workdir, run, result, overwrite)
+    return _claimed(workdir, run, result, written, overwrite)
+
+
+@contextlib.contextmanager
+def _claimed(workdir, run, result, written, overwrite):
     with exclusive(workdir):
         config = os.path.join(workdir, "config.json")
-        finished = os.path.exists(os.path.join(workdir, result))
-        difference = _difference(read_json(config), run) if os.path.exists(config) else None
-        if overwrite and (finished or difference):
+        if _holds_another(workdir, run, result, overwrite):
             for name in (*written, "config.json"):
                 _remove(os.path.join(workdir, name))
-        elif difference:
-            raise ValueError(
-                f"{workdir} holds a different run ({difference}): "
-                "choose another --workdir, or start afresh in this one with --overwrite"
-            )
-        elif finished:
-            raise ValueError(
-                f"{workdir} holds a finished run ({result}): "
-                "choose another --workdir, or replace it with --overwrite"
-            )
         write_json(config, run)
-        yield
+        try:
+            yield
+        finally:
+            if not any(os.path.exists(os.path.join(workdir, name)) for name in written):
+                os.unlink(config)
+
+
+def _check_folder(folder):
+    """Refuses a folder that cannot be made or written, as far as its permissions tell."""
+    existing = os.path.abspath(folder)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        raise ValueError(f"{folder} is or lies in a file, a folder is needed")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write in {folder}: {os.strerror(errno.EACCES)}")
+
+
+def _holds_another(workdir, run, result, overwrite):
+    """Whether a folder holds a finished or a different run, which `overwrite` allows to remove."""
+    config = os.path.join(workdir, "config.json")
+    finished = os.path.exists(os.path.join(workdir, result))
+    difference = _difference(read_json(config), run) if os.path.exists(config) else None
+    if difference and not overwrite:
+        raise ValueError(
+            f"{workdir} holds a different run ({difference}): "
+            "choose another --workdir, or start afresh in this one with --overwrite"
+        )
+    if finished and not overwrite:
+        raise ValueError(
+            f"{workdir} holds a finished run ({result}): "
+            "choose another --workdir, or replace it with --overwrite"
+        )
+    return bool(finished or difference)
 
 
 @contextlib.contextmanager

@@ -18,10 +18,12 @@ MODULES = sorted((ROOT / "cpnas_tf").glob("*.py"))
 ORDER = [
     "workdir",
     "genotypes",
+    "search_log",
     "oracle",
     "operations",
     "child_parent",
     "digits",
+    "augmentation",
     "data",
     "networks",
     "supernet",
@@ -29,10 +31,11 @@ ORDER = [
     "training",
     "costs",
     "export",
+    "cell_drawing",
     "plotting",
     "cli",
 ]
-STDLIB_ONLY = ("__init__", "workdir", "genotypes")
+STDLIB_ONLY = ("__init__", "workdir", "genotypes", "search_log")
 LAZY = {"matplotlib", "larq_compute_engine", "tensorboard"}
 
 

@@ -1,0 +1,125 @@
+"""The log of a search, `search.csv`: a row an architecture, in the order sampled. No TensorFlow.
+
+References:
+    CP-NAS, Algorithm 1 and Eq. 1.
+"""
+
+import csv
+import io
+import itertools
+import math
+
+from cpnas_tf.genotypes import CHOICES, OPERATIONS
+from cpnas_tf.workdir import write_atomically
+
+POSITION = ("stage", "round", "sample")
+SCORES = ("child_accuracy", "parent_accuracy", "z")
+COLUMNS = (*POSITION, *CHOICES, *SCORES, "seconds")
+
+
+def write(path, results, seconds):
+    """Writes the log, atomically.
+
+    Args:
+        path: of `search.csv`.
+        results: the finished trials' `oracle.Result`s, in the order sampled.
+        seconds: how long each of them took.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for result, duration in zip(results, seconds, strict=True):
+        position = (getattr(result, name) for name in POSITION)
+        scores = (getattr(result, name) for name in SCORES)
+        writer.writerow([*position, *result.choices, *scores, f"{duration:.3f}"])
+    write_atomically(path, file.getvalue())
+
+
+def read(path):
+    """Reads the log of a search, finished or not.
+
+    Returns:
+        A list with a dict an architecture, whose keys are `COLUMNS`: `stage`, `round` and `sample`
+        are integers; the 28 `CHOICES` operations' names; `child_accuracy` and `parent_accuracy` (in
+        [0, 1]), `z` and `seconds` floats.
+
+    Raises:
+        ValueError: naming the file and line, if it is missing, empty or not such a log.
+    """
+    rows, line = [], 1
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.reader(file, strict=True)
+            _check_header(next(reader, ()))
+            for fields in reader:
+                line = reader.line_num
+                rows.append(_parse_row(fields))
+                if len(rows) > 1 and _position(rows[-2]) >= _position(rows[-1]):
+                    raise ValueError("stage, round and sample must increase from line to line")
+    except FileNotFoundError:
+        raise ValueError(f"search log not found: {path}") from None
+    except OSError as error:
+        raise ValueError(f"cannot read the search log {path}: {error.strerror}") from None
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"cannot read the search log {path}, line {line}: {error}") from None
+    if not rows:
+        raise ValueError(f"the search log {path} holds no architecture yet")
+    return rows
+
+
+def _check_header(fields):
+    if tuple(fields) != COLUMNS:
+        names = (*POSITION, CHOICES[0], "...", CHOICES[-1], *COLUMNS[-4:])
+        raise ValueError(f"expected {len(COLUMNS)} columns: {', '.join(names)}")
+
+
+def _parse_row(fields):
+    if len(fields) != len(COLUMNS):
+        raise ValueError(f"expected {len(COLUMNS)} values, received {len(fields)}")
+    row = dict(zip(COLUMNS, fields, strict=True))
+    for name in CHOICES:
+        if row[name] not in OPERATIONS:
+            raise ValueError(f"unknown operation {row[name]!r} in column {name}")
+    for name in POSITION:
+        row[name] = int(row[name])
+    if not 0 <= row["stage"] < len(OPERATIONS) - 1:
+        raise ValueError(f"stage must be 0 to {len(OPERATIONS) - 2}, received {row['stage']}")
+    for name in (*SCORES, "seconds"):
+        row[name] = float(row[name])
+        if not math.isfinite(row[name]):
+            raise ValueError(f"{name} must be finite, received {row[name]}")
+    return row
+
+
+def _position(row):
+    return tuple(row[name] for name in POSITION)
+
+
+def initial_operations(rows):
+    """K at the start of the search: as many as its first round samples, once that is complete."""
+    first_round = sum(row["stage"] == row["round"] == 0 for row in rows)
+    return first_round if first_round < len(rows) else len(OPERATIONS)
+
+
+def survival(rows):
+    """How many of the 28 edges still hold each operation, a stage of the search at a time.
+
+    A round samples every remaining operation of every edge once (Algorithm 1), so a stage's counts
+    are known when its first round is complete.
+
+    Args:
+        rows: as `read` gives them.
+
+    Returns:
+        `{stage: {operation: edges}}` for each stage that has a complete round.
+    """
+    counts = {}
+    operations = initial_operations(rows)
+    for stage, group in itertools.groupby(rows, key=lambda row: row["stage"]):
+        group = list(group)
+        if len(group) >= operations - stage:
+            held = [{row[name] for row in group} for name in CHOICES]
+            counts[stage] = {
+                operation: sum(operation in edge for edge in held) for operation in OPERATIONS
+            }
+    return counts

@@ -1,0 +1,397 @@
+"""The commands, as a user runs them: in a row, stopped and started again, and with bad input."""
+
+import csv
+import fcntl
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import forked
+import pytest
+from forked import ROOT
+
+from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
+
+OPTIONS = {
+    "search": {"config", "workdir", "data_dir", "overwrite"},
+    "train": {"config", "genotype", "workdir", "precision", "data_dir", "overwrite"},
+    "evaluate": {"workdir", "data_dir", "overwrite"},
+    "export": {"workdir", "output", "data_dir", "overwrite"},
+    "plot": {"workdir", "genotype", "output", "overwrite"},
+    "quickstart": {"folder"},
+}
+KEPT = ("skip_connect", "max_pool_3x3", "avg_pool_3x3")
+SEARCH = (
+    "--config=configs/search_digits.py",
+    "--config.split.train_images=64",
+    "--config.split.validation_images=32",
+    "--config.search.cells=1",
+    "--config.search.channels=2",
+    "--config.search.batch_size=32",
+)
+SEARCH_OF_3 = (*SEARCH, f"--config.search.operations={KEPT}")
+TRAIN = (
+    "--config=configs/train_digits.py",
+    "--config.network.cells=1",
+    "--config.network.channels=2",
+    "--config.training.epochs=2",
+    "--config.training.batch_size=256",
+)
+GENOTYPE = Genotype(normal=["skip_connect"] * 14, reduce=["skip_connect"] * 14)
+
+
+def run_process(name, *arguments, options=()):
+    """Runs a command in a process of its own."""
+    environment = {key: value for key, value in os.environ.items() if key[:3] != "TF_"}
+    process = subprocess.run(
+        [sys.executable, *options, f"bin/{name}.py", *map(str, arguments)],
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    return forked.Outcome(process.returncode, process.stdout, process.stderr)
+
+
+def succeed(outcome):
+    """Expects a command to have ended well, with nothing on stderr; returns what it printed."""
+    assert outcome.stderr == ""
+    assert outcome.code == 0
+    return outcome.stdout
+
+
+def refusal(name, *arguments, before=None):
+    """Expects a command to end with one line and an exit code that says so; returns the line."""
+    outcome = forked.run(name, *arguments, before=before)
+    assert re.fullmatch(r"error: [^\n]+\n", outcome.stderr), outcome.stderr
+    assert outcome.code == 1
+    return outcome.stderr
+
+
+def snapshot(folder):
+    """What a folder holds: file or not, content and time of change, by relative path."""
+    return {
+        str(path.relative_to(folder)): (path.is_file() and path.read_bytes(), path.stat().st_mtime)
+        for path in folder.rglob("*")
+    }
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory, data_dir):
+    """The folder of all five commands' results, each of which ran in a process of its own."""
+    folder = tmp_path_factory.mktemp("runs")
+    data = f"--data_dir={data_dir}"
+    genotype = f"--genotype={folder}/search/genotype.json"
+    succeed(run_process("search", *SEARCH_OF_3, f"--workdir={folder}/search", data))
+    succeed(run_process("train", *TRAIN, genotype, f"--workdir={folder}/train", data))
+    succeed(run_process("evaluate", f"--workdir={folder}/train"))
+    succeed(run_process("export", f"--workdir={folder}/train", f"--output={folder}/export"))
+    succeed(run_process("plot", f"--workdir={folder}/search", f"--output={folder}/plots"))
+    return folder
+
+
+@pytest.fixture
+def copy_of(runs, tmp_path):
+    """Copies one of the runs to where it may be damaged."""
+    return lambda name: shutil.copytree(runs / name, tmp_path / name)
+
+
+@pytest.fixture
+def genotype(tmp_path):
+    GENOTYPE.save(tmp_path / "genotype.json")
+    return tmp_path / "genotype.json"
+
+
+class TestResults:
+    def test_search(self, runs, data_dir):
+        genotype = Genotype.load(runs / "search" / "genotype.json")
+        assert set(genotype.choices) <= set(KEPT)
+        rows = read_csv(runs / "search" / "search.csv")
+        assert len(rows) == 3 + 2
+        columns = ["child_accuracy", "parent_accuracy", "z", "seconds"]
+        assert list(rows[0]) == ["stage", "round", "sample", *CHOICES, *columns]
+        for row in rows:
+            child, parent, z, seconds = (float(row[name]) for name in columns)
+            assert z == pytest.approx(child + 2.0 * (parent - child))
+            assert seconds > 0
+        assert (runs / "search" / "tuner").is_dir()
+        run = read_json(runs / "search" / "config.json")
+        assert run["data_dir"] == str(data_dir)
+        assert run["config"]["search"]["cells"] == 1
+        assert run["config"]["search"]["momentum"] == 0.9
+        assert run["config"]["search"]["operations"] == list(KEPT)
+
+    def test_train(self, runs):
+        metrics = read_json(runs / "train" / "metrics.json")
+        assert metrics["epoch"] == 2
+        assert metrics["precision"] == "child"
+        assert 0 <= metrics["val_accuracy"] <= 1
+        assert metrics["parameters"] > 0
+        history = read_csv(runs / "train" / "history.csv")
+        assert [row["epoch"] for row in history] == ["1", "2"]
+        terms = [float(history[1][name]) for name in ("cross_entropy", "filter_mse", "class_centre")]
+        weights = (1, 1e-3, 1e-2 / 2)
+        total = sum(weight * term for weight, term in zip(weights, terms, strict=True))
+        assert float(history[1]["loss"]) == pytest.approx(total, rel=1e-4)
+        assert list((runs / "train" / "checkpoints").iterdir())
+        assert list((runs / "train" / "logs").glob("events.out.tfevents.*"))
+        run = read_json(runs / "train" / "config.json")
+        assert run["genotype"] == read_json(runs / "search" / "genotype.json")
+        assert run["precision"] == "child"
+        assert run["config"]["training"]["epochs"] == 2
+
+    def test_evaluate(self, runs):
+        evaluation = read_json(runs / "train" / "evaluation.json")
+        metrics = read_json(runs / "train" / "metrics.json")
+        assert evaluation["examples"] == 360
+        assert evaluation["accuracy"] == pytest.approx(metrics["val_accuracy"])
+        assert evaluation["loss"] == pytest.approx(metrics["val_loss"], rel=1e-4)
+        assert evaluation["accuracy"] <= evaluation["accuracy_top5"] <= 1
+        assert list(evaluation["per_class"]) == list("0123456789")
+
+    def test_export(self, runs):
+        assert {path.name for path in (runs / "export").iterdir()} == {"saved_model", "export.json"}
+        assert (runs / "export" / "saved_model" / "saved_model.pb").is_file()
+        summary = read_json(runs / "export" / "export.json")
+        assert summary["images_checked"] == 360
+        assert summary["largest_difference"] <= 1e-4
+
+    def test_plot(self, runs):
+        pictures = {path.name: path.read_bytes() for path in (runs / "plots").iterdir()}
+        names = ("normal", "reduce", "genotype", "search")
+        assert set(pictures) == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
+        for name, content in pictures.items():
+            assert content.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+
+    def test_plot_of_a_genotype(self, runs, tmp_path):
+        genotype = f"--genotype={runs}/search/genotype.json"
+        printed = succeed(forked.run("plot", genotype, f"--output={tmp_path}/plots")).split()
+        names = ("normal", "reduce", "genotype")
+        expected = {f"{tmp_path}/plots/{name}.{kind}" for name in names for kind in ("png", "svg")}
+        assert set(printed) == expected
+        assert all(map(os.path.isfile, printed))
+
+
+class TestHelp:
+    @pytest.mark.parametrize("name", OPTIONS)
+    def test_names_all_flags(self, name):
+        outcome = run_process(name, "--help")
+        flags = re.findall(r"^  --(?:\[no\])?(\w+): (.*)", succeed(outcome), re.MULTILINE)
+        assert {flag for flag, _ in flags} == OPTIONS[name]
+        assert all(description for _, description in flags)
+        assert f"python bin/{name}.py --" in outcome.stdout
+
+    def test_no_command_is_left_out(self):
+        assert {path.stem for path in (ROOT / "bin").iterdir() if path.suffix == ".py"} == set(OPTIONS)
+
+    @pytest.mark.parametrize("name", OPTIONS)
+    def test_bad_flags_are_refused_before_tensorflow_is_imported(self, name):
+        outcome = run_process(name, "--unknown=1", options=["-X", "importtime"])
+        imports = re.findall(r"^import time: .*\| +(\S+)\n", outcome.stderr, re.MULTILINE)
+        assert "absl.flags" in imports
+        assert not {"tensorflow", "keras", "tf_keras", "larq", "numpy.core"} & set(imports)
+        rest = re.sub(r"^import time: .*\n", "", outcome.stderr, flags=re.MULTILINE)
+        assert rest == "error: Unknown command line flag 'unknown'\n"
+        assert outcome.code == 1
+
+
+class TestOverwrite:
+    @pytest.mark.parametrize(
+        ("name", "arguments"),
+        [
+            ("search", [*SEARCH_OF_3, "--workdir={runs}/search"]),
+            ("train", [*TRAIN, "--genotype={runs}/search/genotype.json", "--workdir={runs}/train"]),
+            ("evaluate", ["--workdir={runs}/train"]),
+            ("export", ["--workdir={runs}/train", "--output={runs}/export"]),
+            ("plot", ["--workdir={runs}/search", "--output={runs}/plots"]),
+        ],
+    )
+    def test_a_finished_result_is_kept_without_it(self, runs, name, arguments):
+        before = snapshot(runs)
+        assert "--overwrite" in refusal(name, *(text.format(runs=runs) for text in arguments))
+        assert snapshot(runs) == before
+
+    def test_evaluate(self, runs, copy_of):
+        path = copy_of("train") / "evaluation.json"
+        path.write_text("old")
+        succeed(forked.run("evaluate", f"--workdir={path.parent}", "--overwrite"))
+        assert read_json(path) == read_json(runs / "train" / "evaluation.json")
+
+    def test_export(self, runs, copy_of):
+        output = copy_of("export")
+        (output / "export.json").write_text("old")
+        arguments = (f"--workdir={runs}/train", f"--output={output}", "--overwrite")
+        succeed(forked.run("export", *arguments))
+        assert read_json(output / "export.json")["images_checked"] == 360
+        assert list(output.parent.iterdir()) == [output]
+
+    def test_plot(self, runs, copy_of):
+        output = copy_of("plots")
+        (output / "search.svg").write_text("old")
+        succeed(forked.run("plot", f"--workdir={runs}/search", f"--output={output}", "--overwrite"))
+        assert (output / "search.svg").read_bytes() == (runs / "plots/search.svg").read_bytes()
+
+    def test_train_replaces_a_different_run(self, runs, copy_of, data_dir):
+        workdir = copy_of("train")
+        arguments = (
+            *TRAIN,
+            "--config.training.epochs=1",
+            "--precision=parent",
+            f"--genotype={runs}/search/genotype.json",
+            f"--workdir={workdir}",
+            f"--data_dir={data_dir}",
+        )
+        assert "config.training.epochs: 2 there, 1 here" in refusal("train", *arguments)
+        succeed(forked.run("train", *arguments, "--overwrite"))
+        (row,) = read_csv(workdir / "history.csv")
+        assert "filter_mse" not in row
+        assert read_json(workdir / "metrics.json")["precision"] == "parent"
+        assert not (workdir / "evaluation.json").exists()
+
+    @pytest.mark.parametrize(
+        ("name", "arguments", "value"),
+        [
+            ("search", [*SEARCH_OF_3, "--config.search.batch_size=65"], "65"),
+            ("search", [*SEARCH_OF_3, "--config.search.learning_rate=nan"], "nan"),
+            ("train", [*TRAIN, "--config.training.epochs=0"], "0"),
+            ("train", [*TRAIN, "--config.training.optimizer=foo"], "foo"),
+        ],
+    )
+    def test_what_is_refused_replaces_nothing(
+        self, copy_of, data_dir, genotype, name, arguments, value
+    ):
+        workdir = copy_of(name)
+        before = snapshot(workdir)
+        if name == "train":
+            arguments = [*arguments, f"--genotype={genotype}"]
+        more = (f"--workdir={workdir}", f"--data_dir={data_dir}", "--overwrite")
+        assert value in refusal(name, *arguments, *more)
+        assert snapshot(workdir) == before
+
+
+class TestStopping:
+    """A run that is stopped goes on with the same command, to the same end."""
+
+    STOPPED = "stopped: the same command goes on from here\n"
+
+    def test_search(self, runs, tmp_path, data_dir):
+        stop = functools.partial(
+            forked.signal_self, module="cpnas_tf.search", owner="ChildParentTuner"
+        )
+        arguments = (*SEARCH_OF_3, f"--workdir={tmp_path}", f"--data_dir={data_dir}")
+        in_the_second = functools.partial(stop, signal.SIGKILL, method="_validate", call=2)
+        assert forked.run("search", *arguments, before=in_the_second).code == -signal.SIGKILL
+        assert len(read_csv(tmp_path / "search.csv")) == 1
+        after_two_more = functools.partial(stop, signal.SIGTERM, method="save", call=2)
+        outcome = forked.run("search", *arguments, before=after_two_more)
+        assert (outcome.code, outcome.stderr) == (130, self.STOPPED)
+        assert len(read_csv(tmp_path / "search.csv")) == 3
+        assert not (tmp_path / "genotype.json").exists()
+        printed = succeed(forked.run("search", *arguments))
+        assert re.findall(r"\[ *(\d)/5\]", printed) == ["4", "5"]
+        for name in ("genotype.json", "config.json"):
+            assert (tmp_path / name).read_bytes() == (runs / "search" / name).read_bytes()
+        rows, expected = (read_csv(d / "search.csv") for d in (tmp_path, runs / "search"))
+        for row in (*rows, *expected):
+            del row["seconds"]
+        assert rows == expected
+
+    def test_train(self, runs, tmp_path, data_dir):
+        arguments = (
+            *TRAIN,
+            f"--genotype={runs}/search/genotype.json",
+            f"--workdir={tmp_path}",
+            f"--data_dir={data_dir}",
+        )
+        after_an_epoch = functools.partial(
+            forked.signal_self,
+            signal.SIGINT,
+            module="cpnas_tf.training",
+            owner="_Checkpoints",
+            method="on_epoch_end",
+            call=1,
+        )
+        outcome = forked.run("train", *arguments, before=after_an_epoch)
+        assert (outcome.code, outcome.stderr) == (130, self.STOPPED)
+        assert not (tmp_path / "metrics.json").exists()
+        (done,) = read_csv(tmp_path / "history.csv")
+        succeed(forked.run("train", *arguments))
+        assert read_csv(tmp_path / "history.csv") == read_csv(runs / "train" / "history.csv")
+
+
+def check_refused(tmp_path, name, *arguments, value, before=None):
+    """Expects one line that names a value, and nothing written or changed in `tmp_path`."""
+    contents = snapshot(tmp_path)
+    line = refusal(name, *arguments, before=before)
+    assert value in line
+    assert snapshot(tmp_path) == contents
+    return line
+
+
+class TestFlags:
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("--precision=foo", "foo"),
+            ("--overwrite=foo", "foo"),
+            ("--worksdir=foo", "worksdir"),
+            ("foo", "foo"),
+            ("--workdir=", "--workdir"),
+            ("--genotype=", "--genotype"),
+            ("--config", "''"),
+            ("--config=missing.py", "missing.py"),
+            ("--config=configs", "configs"),
+            ("--config.foo=1", "--config.foo"),
+            ("--config.training.foo=1", "--config.training.foo"),
+            ("--config.training.epochs.foo=1", "--config.training.epochs.foo"),
+            ("--noconfig.training.foo", "--config.training.foo"),
+            ("--config.training.epochs=1.5", "1.5"),
+            ("--config.training.epochs=many", "many"),
+            ("--config.training.learning_rate=small", "small"),
+            ("--config.training=foo", "--config.training"),
+        ],
+    )
+    def test_bad_flags(self, tmp_path, genotype, argument, value):
+        valid = (*TRAIN, f"--genotype={genotype}", f"--workdir={tmp_path}/run")
+        check_refused(tmp_path, "train", *valid, argument, value=value)
+
+    @pytest.mark.parametrize(
+        ("name", "missing"),
+        [(name, flag) for name in OPTIONS for flag in OPTIONS[name] - {"data_dir", "overwrite"}],
+    )
+    def test_missing_flags(self, tmp_path, genotype, name, missing):
+        if missing == "precision" or (name == "plot" and missing == "genotype"):
+            pytest.skip("not required")
+        given = {
+            "config": f"configs/{name}_digits.py",
+            "genotype": genotype,
+            "output": tmp_path / "output",
+            "workdir": tmp_path / "run",
+        }
+        flags = OPTIONS[name] & set(given) - {missing, "genotype" if name == "plot" else ""}
+        arguments = [f"--{flag}={given[flag]}" for flag in sorted(flags)]
+        check_refused(tmp_path, name, *arguments, value=missing)
+
+    def test_plot_takes_a_workdir_or_a_genotype(self, tmp_path, genotype):
+        arguments = (f"--workdir={tmp_path}", f"--genotype={genotype}", f"--output={tmp_path}/new")
+        check_refused(tmp_path, "plot", *arguments, value="workdir")

@@ -1,0 +1,108 @@
+import pytest
+from fake_search import run_search
+
+from cpnas_tf import search_log
+from cpnas_tf.genotypes import CHOICES, OPERATIONS
+from cpnas_tf.oracle import Result
+
+
+def write(path, rows):
+    """Writes what a search with these rows would write."""
+    results = [
+        Result(
+            choices=tuple(row[name] for name in CHOICES),
+            **{name: row[name] for name in Result._fields if name != "choices"},
+        )
+        for row in rows
+    ]
+    search_log.write(path, results, [row["seconds"] for row in rows])
+    return path
+
+
+@pytest.mark.parametrize("count", [1, 3, 35])
+def test_log_is_read_as_it_was_written(tmp_path, count):
+    rows = run_search(rounds=1)[0][:count]
+    assert search_log.read(write(tmp_path / "search.csv", rows)) == rows
+
+
+def test_log_is_a_table_with_a_named_column_an_edge(tmp_path):
+    rows, _, _ = run_search(rounds=1)
+    first = {**rows[0], "child_accuracy": 0.1, "parent_accuracy": 1 / 3, "z": 0.5, "seconds": 2.0}
+    header, line = write(tmp_path / "search.csv", [first]).read_text().splitlines()
+    assert header.startswith("stage,round,sample,normal_0_2,normal_1_2,normal_0_3,")
+    assert header.endswith(",reduce_4_5,child_accuracy,parent_accuracy,z,seconds")
+    assert header.count(",") == line.count(",") == 3 + 28 + 4 - 1
+    assert line.startswith(f"0,0,0,{first['normal_0_2']},{first['normal_1_2']},")
+    assert line.endswith(f",{first['reduce_4_5']},0.1,0.3333333333333333,0.5,2.000")
+
+
+def test_every_result_needs_its_seconds(tmp_path):
+    with pytest.raises(ValueError, match="longer than"):
+        search_log.write(tmp_path / "search.csv", [], [1.0])
+    assert not (tmp_path / "search.csv").exists()
+
+
+def replaced(old, new):
+    return lambda text: text.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: "", "line 1: expected 35 columns"),
+        (lambda text: text.splitlines()[0], "holds no architecture yet"),
+        (replaced("child_accuracy", "accuracy"), "line 1: expected 35 columns"),
+        (lambda text: text[:-30], "line 36: "),
+        (lambda text: text + "7,0\n", "line 37: expected 35 values, received 2"),
+        (lambda text: text + text.splitlines()[-1], "line 37: stage, round and sample must incr"),
+        (replaced(",skip_connect,", ",skip,"), "unknown operation 'skip' in column"),
+        (replaced("\n0,0,0,", "\n0,x,0,"), "line 2: .*'x'"),
+        (replaced("\n0,0,0,", "\n7,0,0,"), "line 2: stage must be 0 to 6, received 7"),
+        (replaced(",1.500\n", ",nan\n"), "line 2: seconds must be finite, received nan"),
+        (replaced("0,0,0,", '0,0,"0,'), "cannot read the search log"),
+        (lambda text: text.encode() + b"\xff\n", "cannot read the search log"),
+    ],
+)
+def test_broken_log_is_one_clear_line(tmp_path, damage, message):
+    path = write(tmp_path / "search.csv", run_search(rounds=1)[0])
+    damaged = damage(path.read_text())
+    path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    with pytest.raises(ValueError, match=message) as raised:
+        search_log.read(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "message"), [("missing", "not found"), (".", "Is a directory")])
+def test_log_that_is_no_file_is_one_clear_line(tmp_path, name, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        search_log.read(tmp_path / name)
+    assert str(tmp_path / name) in str(raised.value)
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_survival_counts_the_edges_that_hold_each_operation(rounds):
+    rows, history, _ = run_search(rounds=rounds)
+    expected = {
+        stage: {name: sum(name in left for left in edges.values()) for name in OPERATIONS}
+        for stage, edges in enumerate(history)
+    }
+    assert search_log.survival(rows) == expected
+    assert [sum(counts.values()) for counts in expected.values()] == [
+        28 * k for k in range(8, 1, -1)
+    ]
+
+
+def test_survival_waits_for_a_stage_s_first_round():
+    rows, _, _ = run_search(rounds=2)
+    assert list(search_log.survival(rows[:7])) == []
+    assert list(search_log.survival(rows[:8])) == [0]
+    assert list(search_log.survival(rows[: 16 + 6])) == [0]
+    assert list(search_log.survival(rows[: 16 + 7])) == [0, 1]
+
+
+def test_survival_of_a_search_over_fewer_operations():
+    rows, _, _ = run_search(rounds=2, operations=OPERATIONS[:3])
+    counts = search_log.survival(rows)
+    assert [sum(stage.values()) for stage in counts.values()] == [28 * 3, 28 * 2]
+    assert counts[0]["dil_conv_5x5"] == 0
