@@ -1,19 +1,24 @@
-"""What the search engine costs: python benchmarks/search_engine.py [--architectures=8] [--steps=7].
+"""What the search engine costs.
+
+python benchmarks/search_engine.py [--architectures=8] [--steps=7] [--batch_size=64]
 
 The work is a child + parent training step of the paper's search network (6 cells, C = 16, 32x32
 images) for random architectures. The naive way, built here, is a functional Keras/Larq model an
-architecture with a train function of its own. All ratios are of medians of one run; the last line is
-one JSON object with
+architecture with a train function of its own. All ratios are of medians of one run; the last line
+is one JSON object with
 
-- overhead_ratio: what a new architecture costs beyond a steady step, over the same for the naive way;
-  the engine's one trace (one_off_seconds) is spread over the paper's 105 architectures;
+- overhead_ratio: what a new architecture costs beyond a steady step, over the same for the naive
+  way; the engine's one trace (one_off_seconds) is spread over the paper's 105 architectures;
 - step_ratio: a steady step over the naive one, for the same architectures;
 - binary_ratio: the engine's child step over its parent step;
-- memory_growth: resident memory after the last of --memory_architectures over that after the 10th, - 1;
-- full_search_seconds: 105 architectures x (25,000 training + 2,500 validation images), extrapolated;
+- memory_growth: resident memory after the last of --memory_architectures over that after the
+  10th, minus 1;
+- full_search_seconds: 105 architectures x (25,000 training + 2,500 validation images),
+  extrapolated;
 - input_ratio: images/s of the input pipeline alone over those that the step consumes.
 """
 
+import functools
 import json
 import os
 import statistics
@@ -84,7 +89,8 @@ def naive_step(genotype, images, labels):
         for model, optimizer in zip(models, optimizers, strict=True):
             with tf.GradientTape() as tape:
                 value = loss(labels, model(images, training=True))
-                value += 2.5e-4 * tf.add_n([tf.nn.l2_loss(v) * 2 for v in model.trainable_variables])
+                squares = [tf.nn.l2_loss(variable) for variable in model.trainable_variables]
+                value += SGD["weight_decay"] * tf.add_n(squares)
             gradients = tape.gradient(value, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
 
@@ -120,6 +126,7 @@ def input_images_per_second(batch_size, steps=100):
 
 
 def main(_):
+    """Measures, prints a table, and as the last line one JSON object."""
     random = np.random.default_rng(0)
     batch = FLAGS.batch_size
     images = tf.constant(random.normal(size=[batch, 32, 32, 3]), tf.float32)
@@ -134,8 +141,8 @@ def main(_):
     one_off = timed(lambda: engine.train(choices[0])) - timed(lambda: engine.train(choices[0]))
     rows = []
     for genotype, choice in zip(genotypes, choices[: FLAGS.architectures], strict=False):
-        first = timed(lambda choice=choice: engine.train(choice))
-        step = steady(lambda choice=choice: engine.train(choice), FLAGS.steps)
+        first = timed(functools.partial(engine.train, choice))
+        step = steady(functools.partial(engine.train, choice), FLAGS.steps)
         started = time.perf_counter()
         naive = naive_step(genotype, images, labels)
         naive()
@@ -147,7 +154,9 @@ def main(_):
             f"new {rows[-1][2]:6.2f} s, step {naive_steady:.3f} s, ratio {step / naive_steady:.2f}",
             flush=True,
         )
-    new, step, naive_new, naive_steady = (statistics.median(column) for column in zip(*rows))
+    new, step, naive_new, naive_steady = (
+        statistics.median(column) for column in zip(*rows, strict=True)
+    )
 
     alone = []
     for precision in PRECISIONS:
@@ -156,13 +165,13 @@ def main(_):
         times = []
         for choice in choices[: FLAGS.architectures]:
             single.train(choice)
-            times.append(steady(lambda choice=choice: single.train(choice), FLAGS.steps))
+            times.append(steady(functools.partial(single.train, choice), FLAGS.steps))
         alone.append(times)
         print(f"{precision} alone: {statistics.median(times):.3f} s a step", flush=True)
 
     engine.validate(choices[0])
     validation = statistics.median(
-        steady(lambda choice=choice: engine.validate(choice), 3)
+        steady(functools.partial(engine.validate, choice), 3)
         for choice in choices[: FLAGS.architectures]
     )
     for number, choice in enumerate(choices, start=1):

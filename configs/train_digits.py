@@ -14,9 +14,9 @@ def get_config():
             "network": {"cells": 3, "channels": 16},
             "training": {
                 "epochs": 40,
-                "batch_size": 64,
+                "batch_size": 128,
                 "optimizer": "adam",
-                "learning_rate": 0.01,
+                "learning_rate": 0.02,
                 "weight_decay": 0.0,
                 "gradient_clip": 5.0,
                 "seed": 0,

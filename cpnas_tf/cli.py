@@ -143,6 +143,8 @@ def make_deterministic(section):
 
     tf.keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
+    # It makes `AddN` of additions, whose order of summation depends on which buffer is free.
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
 def run(main, *, sections=()):

@@ -11,7 +11,6 @@ import dataclasses
 import fcntl
 import io
 import os
-import re
 import sys
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ import tensorflow_datasets as tfds
 
 from cpnas_tf import digits
 from cpnas_tf.augmentation import augment, normalize
+from cpnas_tf.workdir import first_line
 
 DATASETS = ("digits", "fashion_mnist", "cifar10")
 SPLITS = ("train", "test")
@@ -143,7 +143,7 @@ def _prepare(builder):
         )
         raise ValueError(
             f"{builder.name} is not in {root} and cannot be prepared there "
-            f"({_reason(error)}): {advice}"
+            f"({first_line(error)}): {advice}"
         ) from error
 
 
@@ -166,15 +166,9 @@ def _quiet():
 
 def _unreadable(folder, error):
     return ValueError(
-        f"cannot read the data set in {folder} ({_reason(error)}): "
+        f"cannot read the data set in {folder} ({first_line(error)}): "
         "delete that folder to prepare it again, or pass another --data_dir"
     )
-
-
-def _reason(error):
-    """The first line of an error's message, without the graph nodes that TensorFlow adds to it."""
-    lines = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error)).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
 
 
 def split_for_search(

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from cpnas_tf.augmentation import normalize
-from cpnas_tf.workdir import write_json
+from cpnas_tf.workdir import first_line, write_json
 
 TOLERANCE = 1e-4
 
@@ -54,6 +54,7 @@ def export(model, images, *, directory, overwrite=False):
     Raises:
         ValueError: if `directory` exists and is not to be replaced, or the SavedModel's logits
             differ by more than 1e-4 or in their arg-max.
+        OSError: if it cannot be written (a full disk included); `directory` is then untouched.
     """
     directory = os.fspath(directory).rstrip("/")
     check_output(directory, overwrite=overwrite)
@@ -62,7 +63,10 @@ def export(model, images, *, directory, overwrite=False):
         os.makedirs(partial)
         saved_model = os.path.join(partial, "saved_model")
         serving = _Serving(model)
-        tf.saved_model.save(serving, saved_model, signatures=serving.serve)
+        try:
+            tf.saved_model.save(serving, saved_model, signatures=serving.serve)
+        except tf.errors.OpError as error:
+            raise OSError(f"cannot write {saved_model}: {first_line(error)}") from error
         summary = {"saved_model_bytes": _bytes(saved_model), **_compare(model, saved_model, images)}
         write_json(os.path.join(partial, "export.json"), summary)
         _replace(directory, partial)

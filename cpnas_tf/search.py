@@ -12,7 +12,6 @@ import io
 import json
 import math
 import os
-import re
 import sys
 import time
 
@@ -26,7 +25,7 @@ from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.operations import PRECISIONS
 from cpnas_tf.oracle import ChildParentOracle
 from cpnas_tf.supernet import Supernet
-from cpnas_tf.workdir import write_atomically
+from cpnas_tf.workdir import first_line, write_atomically
 
 _KEPT_STATES = 2
 
@@ -136,7 +135,7 @@ class ChildParentTuner(BaseTuner):
             raise
         except Exception as error:
             raise FatalRuntimeError(
-                f"architecture {number} could not be trained: {_reason(error)}"
+                f"architecture {number} could not be trained: {first_line(error)}"
             ) from error
         self._seconds.append(time.monotonic() - started)
         return {f"{precision}_accuracy": accuracies[precision] for precision in PRECISIONS}
@@ -263,13 +262,6 @@ def _read_state(path):
         raise ValueError("its checksum is wrong")
     with np.load(io.BytesIO(content)) as arrays:
         return dict(arrays)
-
-
-def _reason(error):
-    """What an error says, in one line; TensorFlow first says where a node was defined."""
-    places = r"^Graph execution error:|^Detected at node.*|^ +File .*|\[\[.*|\[Op:.*"
-    lines = re.sub(places, "", str(error), flags=re.MULTILINE).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
 
 
 def _equal_batches(images, batch_size):

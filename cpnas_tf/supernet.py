@@ -327,7 +327,13 @@ class Supernet:
             labels, self._logits(images, choices, trunk, rows)
         )
         loss = tf.reduce_mean(losses)
-        gradients = tf.gradients(loss, tf.nest.flatten([trunk, rows]), unconnected_gradients="zero")
+        gradients = tf.gradients(
+            loss,
+            tf.nest.flatten([trunk, rows]),
+            unconnected_gradients="zero",
+            # `AddN` of more than two sums in an order that depends on which buffer is free.
+            aggregation_method=tf.AggregationMethod.EXPERIMENTAL_TREE,
+        )
         trunk_gradient, row_gradients = tf.nest.pack_sequence_as([trunk, rows], gradients)
 
         def update(weights, velocity, gradient):

@@ -18,7 +18,7 @@ import tensorflow as tf
 from cpnas_tf import data
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.networks import build_network
-from cpnas_tf.workdir import read_json, write_atomically
+from cpnas_tf.workdir import first_line, read_json, write_atomically
 
 OPTIMIZERS = ("sgd", "adam")
 _KEPT_CHECKPOINTS = 2
@@ -129,6 +129,8 @@ def train(
     Raises:
         ValueError: if a setting is impossible, the loss is not finite, or no checkpoint in
             `directory` can be read.
+        OSError: if `directory` cannot be written (a full disk included); the checkpoints before are
+            untouched.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, received: {epochs}")
@@ -209,7 +211,7 @@ def load_trained(directory, *, data_dir=None):
         status.expect_partial().assert_existing_objects_matched()
     except _BROKEN as error:
         raise ValueError(
-            f"the checkpoint {checkpoints[0]} is broken: {_first_line(error)}"
+            f"the checkpoint {checkpoints[0]} is broken: {first_line(error)}"
         ) from error
     return model, test, run
 
@@ -257,7 +259,7 @@ class _Checkpoints(tf.keras.callbacks.Callback):
                 _read(self._checkpoint, path).assert_consumed()
             except _BROKEN as error:
                 print(
-                    f"the checkpoint {path} is broken ({_first_line(error)}): trying the one before"
+                    f"the checkpoint {path} is broken ({first_line(error)}): trying the one before"
                 )
                 continue
             done = int(self._epochs)
@@ -280,8 +282,11 @@ class _Checkpoints(tf.keras.callbacks.Callback):
         writer.writerows(self.history)
         write_atomically(self._csv, file.getvalue())
         self._epochs.assign(epoch + 1)
-        name = f"ckpt-{epoch + 1:05d}"
-        self._checkpoint.write(os.path.join(self._directory, "checkpoints", name))
+        path = os.path.join(self._directory, "checkpoints", f"ckpt-{epoch + 1:05d}")
+        try:
+            self._checkpoint.write(path)
+        except tf.errors.OpError as error:
+            raise OSError(f"cannot write the checkpoint {path}: {first_line(error)}") from error
         for old in _checkpoints(self._directory)[_KEPT_CHECKPOINTS:]:
             for path in glob.glob(f"{glob.escape(old)}.*"):
                 os.unlink(path)
@@ -364,7 +369,3 @@ def evaluate(model, images, *, batch_size=256):
             for index, name in enumerate(images.class_names)
         },
     }
-
-
-def _first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

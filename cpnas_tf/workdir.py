@@ -8,7 +8,21 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
+
+# What TensorFlow puts before and around an error's message.
+_TENSORFLOW = re.compile(
+    r"^Graph execution error:|^Detected at node.*|^ +File .*|^<stack traces unavailable>"
+    r"|^\d+ root error.*|\[\[\{\{.*?\}\}\]\]|\{\{.*?\}\}|\[Op:.*",
+    re.MULTILINE,
+)
+
+
+def first_line(error):
+    """What an error says, in one line, without the graph nodes that TensorFlow names."""
+    lines = _TENSORFLOW.sub("", str(error)).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
 
 
 def write_atomically(path, data):

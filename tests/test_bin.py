@@ -1,7 +1,6 @@
 """The commands, as a user runs them: in a row, stopped and started again, and with bad input."""
 
 import csv
-import fcntl
 import functools
 import json
 import os
@@ -15,7 +14,7 @@ import forked
 import pytest
 from forked import ROOT
 
-from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
+from cpnas_tf.genotypes import CHOICES, Genotype
 
 OPTIONS = {
     "search": {"config", "workdir", "data_dir", "overwrite"},
@@ -149,7 +148,9 @@ class TestResults:
         assert metrics["parameters"] > 0
         history = read_csv(runs / "train" / "history.csv")
         assert [row["epoch"] for row in history] == ["1", "2"]
-        terms = [float(history[1][name]) for name in ("cross_entropy", "filter_mse", "class_centre")]
+        terms = [
+            float(history[1][name]) for name in ("cross_entropy", "filter_mse", "class_centre")
+        ]
         weights = (1, 1e-3, 1e-2 / 2)
         total = sum(weight * term for weight, term in zip(weights, terms, strict=True))
         assert float(history[1]["loss"]) == pytest.approx(total, rel=1e-4)
@@ -202,7 +203,9 @@ class TestHelp:
         assert f"python bin/{name}.py --" in outcome.stdout
 
     def test_no_command_is_left_out(self):
-        assert {path.stem for path in (ROOT / "bin").iterdir() if path.suffix == ".py"} == set(OPTIONS)
+        assert {path.stem for path in (ROOT / "bin").iterdir() if path.suffix == ".py"} == set(
+            OPTIONS
+        )
 
     @pytest.mark.parametrize("name", OPTIONS)
     def test_bad_flags_are_refused_before_tensorflow_is_imported(self, name):

@@ -2,8 +2,10 @@ import json
 import math
 import os
 import pathlib
+import resource
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -205,25 +207,35 @@ class TestExport:
             bias.assign(before)
         assert len(str(error.value).splitlines()) == 1
 
-    def test_a_changed_prediction_is_refused(self, exported, monkeypatch):
-        folder, child, _ = exported
+    @pytest.fixture
+    def confuse(self, monkeypatch):
+        """Lets what a loaded SavedModel serves go through a function: `confuse(function)`."""
         load = tf.saved_model.load
 
-        def load_confused(path):
-            serve = load(path).signatures["serving_default"]
+        def confuse(function):
+            def load_confused(path):
+                serve = load(path).signatures["serving_default"]
+                confused = {"serving_default": lambda images: function(serve(images=images))}
+                return types.SimpleNamespace(signatures=confused)
 
-            def confused(images):
-                served = serve(images=images)
-                return {**served, "classes": tf.where(served["classes"] > 0, served["classes"], 1)}
+            monkeypatch.setattr(tf.saved_model, "load", load_confused)
 
-            return type("Loaded", (), {"signatures": {"serving_default": confused}})
+        return confuse
 
-        monkeypatch.setattr(tf.saved_model, "load", load_confused)
-        expected = child(NORMALIZED).numpy().argmax(axis=1)
-        changed = np.sum(expected == 0)
+    def test_a_changed_prediction_is_refused(self, exported, confuse):
+        folder, child, _ = exported
+        confuse(lambda served: {**served, "classes": tf.maximum(served["classes"], 1)})
+        changed = np.sum(child(NORMALIZED).numpy().argmax(axis=1) == 0)
         assert changed > 0
         with pytest.raises(ValueError, match=f"in {changed} of 40 predictions"):
             export._compare(child, str(folder / "saved_model"), IMAGES)
+
+    def test_a_difference_in_any_batch_counts(self, exported, confuse):
+        folder, child, _ = exported
+        errors = iter([0.0, 0.5, 0.25, 0.0])
+        confuse(lambda served: {**served, "logits": served["logits"] + next(errors)})
+        with pytest.raises(ValueError, match="by 0.5 and in 0 of 40 predictions"):
+            export._compare(child, str(folder / "saved_model"), IMAGES, batch_size=10)
 
     def test_a_network_of_nan_is_refused(self, tmp_path):
         model = small_model()
@@ -288,6 +300,19 @@ class TestExport:
         with pytest.raises(ValueError, match="^differs$"):
             export.export(small_model(), IMAGES, directory=tmp_path / "out")
         assert os.listdir(tmp_path) == []
+
+    def test_a_full_disk_leaves_the_old_export(self, small_export):
+        before = files(small_export)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+        try:
+            with pytest.raises(OSError, match="^cannot write .*: .*File too large.*$") as error:
+                export.export(small_model(), IMAGES, directory=small_export, overwrite=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert len(str(error.value).splitlines()) == 1
+        assert files(small_export) == before
+        assert os.listdir(small_export.parent) == ["out"]
 
     def test_a_folder_below_a_file_is_an_error_of_the_system(self, tmp_path):
         (tmp_path / "file").write_text("mine")

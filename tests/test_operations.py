@@ -104,16 +104,16 @@ class NumpyUnits:
     def pointwise(self, name, x):
         return x @ self.kernel(name, axes=(0, 1, 2))[0, 0]
 
-    def depthwise(self, name, x, **window):
-        kernel = self.kernel(name, axes=(0, 1))
-        taps = windows(x, kernel.shape[0], **window)
-        return np.einsum("tbhwc,tc->bhwc", taps, kernel.reshape(len(taps), -1))
+    def depthwise(self, name, x, size, **window):
+        kernel = self.kernel(name, axes=(0, 1)).reshape(size * size, -1)
+        return np.einsum("tbhwc,tc->bhwc", windows(x, size, **window), kernel)
 
-    def separable(self, number, x, *, stride=1, dilation=1):
+    def separable(self, number, x, size, *, stride=1, dilation=1):
         """Unit `number` of an operation: depthwise, BN, pointwise, BN, activated before each."""
         mark = "" if number == 1 else f"_{number}"
         bns = ("bn", "bn_2") if number == 1 else ("bn_3", "bn_4")
-        x = self.depthwise(f"depthwise{mark}", self.activation(x), stride=stride, dilation=dilation)
+        window = {"size": size, "stride": stride, "dilation": dilation}
+        x = self.depthwise(f"depthwise{mark}", self.activation(x), **window)
         x = self.batch_norm(bns[0], x)
         return self.batch_norm(bns[1], self.pointwise(f"convolution{mark}", self.activation(x)))
 
@@ -141,12 +141,11 @@ def expected(operation, units, x, stride):
         return units.batch_norm("bn", windows(x, 3, stride=stride, fill=-np.inf).max(axis=0))
     if operation == "avg_pool_3x3":
         return units.batch_norm("bn", average_without_padding(x, stride=stride))
+    size = int(operation[-1])
     if operation.startswith("sep_conv"):
-        return units.separable(2, units.separable(1, x, stride=stride))
-    if stride == 1:
-        return units.separable(1, x, dilation=2)
-    # The padded dilated convolution at every second pixel. BN and a 1x1 convolution are pointwise.
-    return units.separable(1, x, stride=1, dilation=2)[:, ::2, ::2]
+        return units.separable(2, units.separable(1, x, size, stride=stride), size)
+    # The padded dilated convolution, at every second pixel if strided: all behind it is pointwise.
+    return units.separable(1, x, size, dilation=2)[:, ::stride, ::stride]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -95,6 +95,38 @@ def other_process(tmp_path):
         process.kill()
 
 
+GRAPH_ERROR = """Graph execution error:
+
+Detected at node MatMul defined at (most recent call last):
+  File "search.py", line 4, in <module>
+
+  File "search.py", line 3, in step
+
+OOM when allocating a tensor
+\t [[{{node MatMul}}]]
+Hint: something else [Op:__inference_step_8]"""
+
+
+class TestFirstLine:
+    @pytest.mark.parametrize(
+        ("error", "line"),
+        [
+            (ValueError("one"), "one"),
+            (ValueError("\n one \ntwo"), "one"),
+            (ValueError(), "ValueError"),
+            (RuntimeError(" \n"), "RuntimeError"),
+            (KeyError("name"), "'name'"),
+            (
+                RuntimeError("{{function_node __wrapped__SaveV2}} x; disk full [Op:SaveV2]"),
+                "x; disk full",
+            ),
+            (RuntimeError(GRAPH_ERROR), "OOM when allocating a tensor"),
+        ],
+    )
+    def test_is_what_the_error_says(self, error, line):
+        assert workdir.first_line(error) == line
+
+
 class TestWriteAtomically:
     @pytest.mark.parametrize(("data", "expected"), [("ä\n", "ä\n".encode()), (b"\x00\xff", None)])
     def test_writes_text_and_bytes_as_they_are(self, tmp_path, data, expected):
