@@ -1,5 +1,8 @@
 """Trains a network on UCI digits, the training of `make quickstart`.
 
+Measured with the genotype of `configs/search_digits.py`, one seed: child 97.5%, parent 99.4% of the
+360 test images, 2 to 3 minutes each on two shared cores. The paper has no digits.
+
 python bin/train.py --config=configs/train_digits.py --genotype=FILE --workdir=DIR
 """
 
