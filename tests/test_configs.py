@@ -1,0 +1,145 @@
+"""Every config fits the functions its sections go to, and the paper's have the paper's numbers."""
+
+import inspect
+import runpy
+
+import pytest
+from forked import ROOT
+from ml_collections import ConfigDict
+
+from cpnas_tf import data, training
+from cpnas_tf.augmentation import augment
+from cpnas_tf.child_parent import ChildParentLoss
+from cpnas_tf.genotypes import OPERATIONS
+from cpnas_tf.networks import build_network
+from cpnas_tf.search import search
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+FUNCTIONS = {
+    "data": data.load,
+    "split": data.split_for_search,
+    "search": search,
+    "network": build_network,
+    "training": training.train,
+    "child_parent": ChildParentLoss,
+    "augmentation": augment,
+}
+SECTIONS = {
+    "search": {"data", "split", "search"},
+    "train": {"data", "network", "training", "child_parent"},
+}
+# What the commands give, from the flags or the data: a config must not.
+GIVEN = {
+    *("data_dir", "directory", "on_start", "images", "train", "validation", "genotype"),
+    *("model", "input_shape", "classes", "precision", "child_parent"),
+}
+
+
+def get_config(name):
+    return runpy.run_path(ROOT / "configs" / f"{name}.py")["get_config"]()
+
+
+def check_sections(config):
+    """Expects each key to be a parameter of the function that the section's name stands for."""
+    for name, section in config.items():
+        assert name in FUNCTIONS, f"unknown section {name!r}"
+        parameters = inspect.signature(FUNCTIONS[name]).parameters
+        assert set(section) <= set(parameters) - GIVEN, f"unknown keys in {name!r}"
+        for key, parameter in parameters.items():
+            assert parameter.default is not parameter.empty or key in {*section, *GIVEN, "seed"}
+        nested = {key: value for key, value in section.items() if isinstance(value, ConfigDict)}
+        assert set(nested) <= {"augmentation"}
+        check_sections(nested)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config(path):
+    command, _ = path.stem.split("_")
+    config = get_config(path.stem)
+    assert type(config) is ConfigDict
+    assert set(config) == SECTIONS[command]
+    check_sections(config)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 50
+    docstring = inspect.cleandoc(runpy.run_path(path)["__doc__"])
+    assert f"python bin/{command}.py --config=configs/{path.name} " in docstring
+
+
+def test_every_section_is_used_by_a_config():
+    used = set().union(*(get_config(path.stem) for path in CONFIGS))
+    assert used == set(FUNCTIONS) - {"augmentation"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"serach": {}},
+        {"search": {"betta": 2.0}},
+        {"search": {"directory": "x"}},
+        {"training": {"augmentation": {"crop": 4}}},
+        {"training": {"child_parent": {}}},
+        {"data": {"name": "digits"}},
+    ],
+)
+def test_the_check_sees_what_does_not_fit(config):
+    with pytest.raises(AssertionError):
+        check_sections(ConfigDict(config))
+
+
+def test_search_cifar10_is_the_papers():
+    """CP-NAS, section 3.1: 105 architectures of 6 cells on half of the training set."""
+    assert get_config("search_cifar10").to_dict() == {
+        "data": {"name": "cifar10", "split": "train"},
+        "split": {
+            "train_fraction": 0.5,
+            "validation_fraction": 0.05,
+            "train_images": None,
+            "validation_images": None,
+            "seed": 0,
+        },
+        "search": {
+            "cells": 6,
+            "channels": 16,
+            "rounds": 3,
+            "beta": 2.0,
+            "batch_size": 512,
+            "learning_rate": 0.025,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "operations": OPERATIONS,
+            "allow_none": True,
+            "augmentation": {"crop_padding": 4, "flip": True, "cutout": 0},
+            "seed": 0,
+        },
+    }
+
+
+def test_train_cifar10_is_the_papers():
+    """CP-NAS, section 3.1, the small network: 10 cells, C = 56, 600 epochs."""
+    assert get_config("train_cifar10").to_dict() == {
+        "data": {"name": "cifar10", "split": "train"},
+        "network": {"cells": 10, "channels": 56},
+        "training": {
+            "epochs": 600,
+            "batch_size": 96,
+            "optimizer": "sgd",
+            "learning_rate": 0.025,
+            "momentum": 0.9,
+            "weight_decay": 3e-4,
+            "gradient_clip": 5.0,
+            "augmentation": {"crop_padding": 4, "flip": True, "cutout": 16},
+            "seed": 0,
+        },
+        "child_parent": {"filter_weight": 1.0, "centre_weight": 1e-2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "section"),
+    [("search_cifar10", search, "search"), ("train_cifar10", training.train, "training")],
+)
+def test_the_librarys_defaults_are_the_papers_too(name, function, section):
+    parameters = inspect.signature(function).parameters
+    for key, value in get_config(name)[section].items():
+        if key != "augmentation":
+            assert parameters[key].default == value
