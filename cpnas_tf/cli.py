@@ -72,7 +72,7 @@ def call(function, *args, section, **given):
     Args:
         function: what to call.
         args, given: the arguments that do not come from the config.
-        section: the section's name; an `augmentation` in it is checked against `data.augment`.
+        section: the section's name; an `augmentation` in it is for `augment`.
 
     Raises:
         ValueError: if the section has a key that the function does not take, lacks one that it
