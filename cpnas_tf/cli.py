@@ -154,11 +154,21 @@ def run(main, *, sections=()):
         main: the command, without arguments.
         sections: the sections that its --config has, if it has one.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGALRM, _stop)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background
+        signal.signal(signal.SIGINT, _stop)
     try:
         app.run(lambda _: _run(main), flags_parser=functools.partial(_parse, sections=sections))
     except KeyboardInterrupt:
+        signal.alarm(0)
         _fail("stopped: the same command goes on from here", code=130)
+
+
+def _stop(number, frame):
+    """Ends the command; tries again where Python drops the exception, such as in a callback."""
+    signal.alarm(2)
+    raise KeyboardInterrupt
 
 
 def _run(main):
