@@ -5,6 +5,7 @@ That takes a tenth of a second, where a process of its own takes many seconds to
 
 import importlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pathlib
 import runpy
@@ -24,6 +25,14 @@ class Outcome(NamedTuple):
     stderr: str
 
 
+def prepare():
+    """Starts the process to be forked, and returns while it imports TensorFlow."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"cpnas_tf.{module}" for module in MODULES])
+    multiprocessing.forkserver.ensure_running()
+    return context
+
+
 def run(name, *arguments, before=None, timeout=300):
     """Runs `bin/{name}.py` with these arguments in the repository and returns its `Outcome`.
 
@@ -33,8 +42,7 @@ def run(name, *arguments, before=None, timeout=300):
         before: a function to call in the process first; must be picklable.
         timeout: in seconds.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"cpnas_tf.{module}" for module in MODULES])
+    context = prepare()
     with tempfile.TemporaryDirectory() as folder:
         outputs = [os.path.join(folder, stream) for stream in ("stdout", "stderr")]
         process = context.Process(

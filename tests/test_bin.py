@@ -1,6 +1,7 @@
 """The commands, as a user runs them: in a row, stopped and started again, and with bad input."""
 
 import csv
+import fcntl
 import functools
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import forked
 import pytest
@@ -23,6 +25,14 @@ OPTIONS = {
     "export": {"workdir", "output", "data_dir", "overwrite"},
     "plot": {"workdir", "genotype", "output", "overwrite"},
     "quickstart": {"folder"},
+}
+REQUIRED = {
+    "search": ("config", "workdir"),
+    "train": ("config", "genotype", "workdir"),
+    "evaluate": ("workdir",),
+    "export": ("workdir", "output"),
+    "plot": ("workdir", "output"),
+    "quickstart": ("folder",),
 }
 KEPT = ("skip_connect", "max_pool_3x3", "avg_pool_3x3")
 SEARCH = (
@@ -98,14 +108,20 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, data_dir):
     """The folder of all five commands' results, each of which ran in a process of its own."""
+    forked.prepare()
     folder = tmp_path_factory.mktemp("runs")
     data = f"--data_dir={data_dir}"
     genotype = f"--genotype={folder}/search/genotype.json"
     succeed(run_process("search", *SEARCH_OF_3, f"--workdir={folder}/search", data))
     succeed(run_process("train", *TRAIN, genotype, f"--workdir={folder}/train", data))
-    succeed(run_process("evaluate", f"--workdir={folder}/train"))
-    succeed(run_process("export", f"--workdir={folder}/train", f"--output={folder}/export"))
-    succeed(run_process("plot", f"--workdir={folder}/search", f"--output={folder}/plots"))
+    at_once = [
+        ("evaluate", f"--workdir={folder}/train"),
+        ("export", f"--workdir={folder}/train", f"--output={folder}/export"),
+        ("plot", f"--workdir={folder}/search", f"--output={folder}/plots"),
+    ]
+    with ThreadPoolExecutor() as pool:
+        for outcome in pool.map(lambda command: run_process(*command), at_once):
+            succeed(outcome)
     return folder
 
 
@@ -192,6 +208,18 @@ class TestResults:
         assert set(printed) == expected
         assert all(map(os.path.isfile, printed))
 
+    def test_quickstart(self, runs, tmp_path):
+        folder = tmp_path / "quickstart"
+        line = refusal("quickstart", f"--folder={folder}")
+        assert f"{folder}/search/search.csv" in line
+        shutil.copytree(runs, folder)
+        shutil.copytree(runs / "train", folder / "train_parent")
+        printed = succeed(forked.run("quickstart", f"--folder={folder}"))
+        accuracy = read_json(runs / "train" / "evaluation.json")["accuracy"]
+        assert re.search(rf"test accuracy +{accuracy:.2%} +{accuracy:.2%}\n", printed)
+        for name in ("search/genotype.json", "train", "export/saved_model", "plots"):
+            assert f"{folder}/{name}" in printed
+
 
 class TestHelp:
     @pytest.mark.parametrize("name", OPTIONS)
@@ -203,9 +231,7 @@ class TestHelp:
         assert f"python bin/{name}.py --" in outcome.stdout
 
     def test_no_command_is_left_out(self):
-        assert {path.stem for path in (ROOT / "bin").iterdir() if path.suffix == ".py"} == set(
-            OPTIONS
-        )
+        assert {path.stem for path in (ROOT / "bin").glob("*.py")} == set(OPTIONS)
 
     @pytest.mark.parametrize("name", OPTIONS)
     def test_bad_flags_are_refused_before_tensorflow_is_imported(self, name):
@@ -341,6 +367,33 @@ class TestStopping:
         succeed(forked.run("train", *arguments))
         assert read_csv(tmp_path / "history.csv") == read_csv(runs / "train" / "history.csv")
 
+    def test_a_signal_that_comes_where_python_drops_exceptions(self):
+        code = """
+import os, signal, time
+from cpnas_tf import cli
+
+class Fragile:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def main():
+    Fragile()
+    time.sleep(60)
+
+cli.run(main)
+"""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert process.returncode == 130
+        assert "Exception ignored" in process.stderr
+        assert process.stderr.endswith(f"\n{self.STOPPED}")
+
 
 def check_refused(tmp_path, name, *arguments, value, before=None):
     """Expects one line that names a value, and nothing written or changed in `tmp_path`."""
@@ -379,22 +432,379 @@ class TestFlags:
         check_refused(tmp_path, "train", *valid, argument, value=value)
 
     @pytest.mark.parametrize(
-        ("name", "missing"),
-        [(name, flag) for name in OPTIONS for flag in OPTIONS[name] - {"data_dir", "overwrite"}],
+        ("name", "missing"), [(name, flag) for name, flags in REQUIRED.items() for flag in flags]
     )
     def test_missing_flags(self, tmp_path, genotype, name, missing):
-        if missing == "precision" or (name == "plot" and missing == "genotype"):
-            pytest.skip("not required")
         given = {
             "config": f"configs/{name}_digits.py",
             "genotype": genotype,
             "output": tmp_path / "output",
             "workdir": tmp_path / "run",
         }
-        flags = OPTIONS[name] & set(given) - {missing, "genotype" if name == "plot" else ""}
-        arguments = [f"--{flag}={given[flag]}" for flag in sorted(flags)]
+        flags = (flag for flag in REQUIRED[name] if flag != missing)
+        arguments = [f"--{flag}={given[flag]}" for flag in flags]
         check_refused(tmp_path, name, *arguments, value=missing)
 
     def test_plot_takes_a_workdir_or_a_genotype(self, tmp_path, genotype):
         arguments = (f"--workdir={tmp_path}", f"--genotype={genotype}", f"--output={tmp_path}/new")
         check_refused(tmp_path, "plot", *arguments, value="workdir")
+
+
+class TestConfigFiles:
+    VALID = "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict("
+
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ("", "get_config"),
+            ("get_config = 5", "not callable"),
+            ("{", "never closed"),
+            ("\0", "null bytes"),
+            ("import missing_package", "missing_package"),
+            ("def get_config(): return {}['key']", "KeyError: 'key'"),
+            ("def get_config(): return {'search': {}}", "received: dict"),
+            ("def get_config(): pass", "received: NoneType"),
+            (f"{VALID}{{'data': {{}}, 'split': {{}}}})", "received: ['data', 'split']"),
+            (f"{VALID}dict(data={{}}, split={{}}, search={{}}, serach={{}}))", "serach"),
+        ],
+    )
+    def test_no_config(self, tmp_path, text, value):
+        path = tmp_path / "config.py"
+        path.write_text(text)
+        arguments = (f"--config={path}", f"--workdir={tmp_path}/run")
+        assert str(path) in check_refused(tmp_path, "search", *arguments, value=value)
+
+    @pytest.mark.parametrize(
+        ("name", "section", "values", "expected"),
+        [
+            ("search", "search", {"betta": 2.0}, "betta"),
+            ("search", "search", {"rounds": "3"}, "search.rounds must be a value like 3"),
+            ("search", "search", {"beta": True}, "search.beta must be a value like 2.0"),
+            ("search", "search", {"directory": "x"}, "directory"),
+            ("search", "search", {"seed": "0"}, "'0'"),
+            ("search", "search", {"augmentation": {"crop": 4}}, "'crop'"),
+            ("search", "search", {"augmentation": {"flip": 1}}, "search.augmentation.flip"),
+            ("search", "search", {"augmentation": {"cutout": -1}}, "cutout"),
+            ("search", "data", {"data_dir": "x"}, "data_dir"),
+            ("search", "split", {"seed": 0.5}, "split.seed must be a value like 0"),
+            ("train", "network", {"precision": "child"}, "precision"),
+            ("train", "training", {"epochs": 2.5}, "2.5"),
+            ("train", "child_parent", {"lambda": 1}, "lambda"),
+        ],
+    )
+    def test_bad_sections(self, tmp_path, data_dir, genotype, name, section, values, expected):
+        original = ROOT / "configs" / f"{name}_digits.py"
+        path = tmp_path / "config.py"
+        path.write_text(
+            f"{original.read_text()}\n\noriginal = get_config\n\n\ndef get_config():\n"
+            "    config = original().to_dict()\n"
+            f"    config[{section!r}].update({values!r})\n"
+            "    return ConfigDict(config)\n"
+        )
+        arguments = [f"--config={path}", f"--workdir={tmp_path}/run", f"--data_dir={data_dir}"]
+        if name == "train":
+            arguments.append(f"--genotype={genotype}")
+        check_refused(tmp_path, name, *arguments, value=expected)
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("--config.data.name=imagenet", "'imagenet'"),
+            ("--config.data.split=validation", "'validation'"),
+            ("--config.split.train_images=1438", "1438"),
+            ("--config.split.validation_images=1374", "1374"),
+            ("--config.split.validation_images=0", "validation_images=0"),
+            ("--config.split.train_images=31", "31 images"),
+            ("--config.search.batch_size=65", "65"),
+            ("--config.search.batch_size=0", "0"),
+            ("--config.search.batch_size=-1", "-1"),
+            ("--config.search.cells=0", "cells must be a whole number >= 1, received: 0"),
+            ("--config.search.channels=-2", "-2"),
+            ("--config.search.rounds=0", "rounds must be an integer of at least 1, received: 0"),
+            ("--config.search.rounds=-1", "-1"),
+            ("--config.search.beta=inf", "inf"),
+            ("--config.search.seed=-1", "-1"),
+            ("--config.search.learning_rate=0", "0.0"),
+            ("--config.search.momentum=1", "1.0"),
+            ("--config.search.weight_decay=-1", "-1.0"),
+            ("--config.search.operations=('none', 'conv')", "'conv'"),
+            ("--config.search.operations=('none', 'none')", "('none', 'none')"),
+            ("--config.search.operations=none", "('none',)"),
+            ("--config.search.operations=()", "()"),
+        ],
+    )
+    def test_search(self, tmp_path, data_dir, argument, value):
+        valid = (*SEARCH, f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
+        check_refused(tmp_path, "search", *valid, argument, value=value)
+
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("--config.data.name=mnist", "'mnist'"),
+            ("--config.data.split=all", "'all'"),
+            ("--config.network.cells=0", "cells must be a whole number >= 1, received: 0"),
+            ("--config.network.channels=0", "channels must be a whole number >= 1, received: 0"),
+            ("--config.training.epochs=-1", "-1"),
+            ("--config.training.batch_size=0", "0"),
+            ("--config.training.batch_size=1438", "1437 images"),
+            ("--config.training.optimizer=lion", "'lion'"),
+            ("--config.training.learning_rate=-0.1", "-0.1"),
+            ("--config.training.weight_decay=nan", "nan"),
+            ("--config.training.gradient_clip=0", "0.0"),
+            ("--config.training.seed=4294967296", "4294967296"),
+            ("--config.child_parent.filter_weight=-1", "-1.0"),
+        ],
+    )
+    def test_train(self, tmp_path, data_dir, genotype, argument, value):
+        valid = (
+            *TRAIN,
+            f"--genotype={genotype}",
+            f"--workdir={tmp_path}/run",
+            f"--data_dir={data_dir}",
+        )
+        check_refused(tmp_path, "train", *valid, argument, value=value)
+
+    @pytest.mark.parametrize(
+        ("name", "arguments"),
+        [
+            ("search", [*SEARCH_OF_3, "--config.search.learning_rate=1e30"]),
+            ("train", [*TRAIN, "--config.training.learning_rate=1e30"]),
+        ],
+    )
+    def test_training_that_diverges(self, tmp_path, data_dir, genotype, name, arguments):
+        if name == "train":
+            arguments = [*arguments, "--config.training.optimizer=sgd", f"--genotype={genotype}"]
+        folders = (f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
+        line = refusal(name, *arguments, *folders)
+        assert re.search("is (nan|inf)|not finite", line)
+        assert "learning_rate" in line
+        assert not {"genotype.json", "metrics.json"} & set(os.listdir(tmp_path / "run"))
+
+
+class TestGenotypes:
+    @pytest.mark.parametrize(
+        ("content", "value"),
+        [
+            ("", "not JSON"),
+            ("normal: none", "not JSON"),
+            (GENOTYPE.to_json()[:-9], "not JSON"),
+            (b"\xff\xfe", "utf-8"),
+            ("[]", "received: list"),
+            ({"normal": GENOTYPE.normal}, "received: ['normal']"),
+            ({"normal": GENOTYPE.normal[1:], "reduce": GENOTYPE.reduce}, "received: 13"),
+            ({"normal": GENOTYPE.normal, "reduce": ["conv", *GENOTYPE.reduce[1:]]}, "'conv'"),
+            ({"normal": GENOTYPE.normal, "reduce": GENOTYPE.reduce, "extra": 1}, "'extra'"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["train", "plot"])
+    def test_broken_files(self, tmp_path, name, content, value):
+        if not isinstance(content, (str, bytes)):
+            content = json.dumps(content)
+        path = tmp_path / "broken.json"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        self.check(tmp_path, name, path, value)
+
+    @pytest.mark.parametrize("name", ["train", "plot"])
+    def test_no_file(self, tmp_path, name):
+        self.check(tmp_path, name, tmp_path / "missing.json", "file not found")
+        self.check(tmp_path, name, tmp_path, "directory")
+
+    def check(self, tmp_path, name, path, value):
+        given = {
+            "train": (*TRAIN, f"--workdir={tmp_path}/run"),
+            "plot": (f"--output={tmp_path}/run",),
+        }
+        line = check_refused(tmp_path, name, f"--genotype={path}", *given[name], value=value)
+        assert str(path) in line
+
+
+class TestWorkdirs:
+    @pytest.fixture(params=["search", "train"])
+    def command(self, request, genotype, data_dir):
+        """A command that starts a run, but for its --workdir."""
+        options = {"search": SEARCH_OF_3, "train": (*TRAIN, f"--genotype={genotype}")}
+        return (request.param, *options[request.param], f"--data_dir={data_dir}")
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        (tmp_path / "run").mkdir()
+        return tmp_path / "run"
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("file", "is or lies in a file"),
+            ("file/below", "is or lies in a file"),
+            ("/proc/below", "cannot write in /proc/below"),
+        ],
+    )
+    def test_not_a_folder(self, tmp_path, command, name, value):
+        (tmp_path / "file").write_text("mine")
+        check_refused(tmp_path, *command, f"--workdir={tmp_path / name}", value=value)
+
+    @pytest.mark.parametrize("more", [[], ["--overwrite"]])
+    def test_in_use(self, folder, command, more):
+        with open(folder / ".lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            arguments = (*command, f"--workdir={folder}", *more)
+            check_refused(folder, *arguments, value=f"{folder} is in use")
+
+    def test_a_different_run(self, folder, command):
+        (folder / "config.json").write_text('{"command": "other"}')
+        value = f"command: 'other' there, '{command[0]}' here"
+        check_refused(folder, *command, f"--workdir={folder}", value=value)
+
+    def test_a_broken_record(self, folder, command):
+        (folder / "config.json").write_text("{")
+        value = f"cannot read {folder}/config.json"
+        check_refused(folder, *command, f"--workdir={folder}", value=value)
+
+    @pytest.mark.parametrize("name", ["evaluate", "export"])
+    @pytest.mark.parametrize(
+        "workdir", ["missing", "empty", "{runs}/search", "{runs}/plots/search.svg"]
+    )
+    def test_untrained(self, runs, tmp_path, name, workdir):
+        (tmp_path / "empty").mkdir()
+        path = tmp_path / workdir.format(runs=runs)
+        arguments = [f"--workdir={path}"]
+        if name == "export":
+            arguments.append(f"--output={tmp_path}/output")
+        check_refused(tmp_path, name, *arguments, value=f"{path} holds no finished training")
+
+    @pytest.mark.parametrize("workdir", ["missing", "{runs}/train"])
+    def test_plot_of_no_search(self, runs, tmp_path, workdir):
+        path = tmp_path / workdir.format(runs=runs)
+        arguments = (f"--workdir={path}", f"--output={tmp_path}/output")
+        check_refused(tmp_path, "plot", *arguments, value=f"not found: {path}/search.csv")
+
+    def test_plot_of_a_broken_search(self, copy_of, tmp_path):
+        workdir = copy_of("search")
+        os.truncate(workdir / "search.csv", 1000)
+        arguments = (f"--workdir={workdir}", f"--output={tmp_path}/output")
+        check_refused(tmp_path, "plot", *arguments, value=f"{workdir}/search.csv, line")
+
+
+class TestOutputs:
+    @pytest.mark.parametrize("name", ["export", "plot"])
+    @pytest.mark.parametrize("output", ["file", "file/below", "/proc/below"])
+    def test_not_a_folder(self, runs, tmp_path, name, output):
+        workdir = runs / ("train" if name == "export" else "search")
+        (tmp_path / "file").write_text("mine")
+        path = tmp_path / output
+        check_refused(tmp_path, name, f"--workdir={workdir}", f"--output={path}", value=str(path))
+
+    @pytest.mark.parametrize("more", [[], ["--overwrite"]])
+    def test_export_keeps_what_is_not_its_own(self, runs, tmp_path, more):
+        (tmp_path / "file").write_text("mine")
+        arguments = (f"--workdir={runs}/train", f"--output={tmp_path}", *more)
+        check_refused(tmp_path, "export", *arguments, value=f"{tmp_path} is there and is no export")
+
+
+class TestCheckpoints:
+    @pytest.fixture
+    def workdir(self, copy_of):
+        """A finished training whose last checkpoint is cut off."""
+        workdir = copy_of("train")
+        (workdir / "evaluation.json").unlink()
+        self.truncate(workdir, "ckpt-00002.data*")
+        return workdir
+
+    def truncate(self, workdir, pattern):
+        (path,) = (workdir / "checkpoints").glob(pattern)
+        os.truncate(path, path.stat().st_size // 2)
+
+    @pytest.mark.parametrize("name", ["evaluate", "export"])
+    def test_the_result_is_broken(self, workdir, tmp_path, name):
+        arguments = [f"--workdir={workdir}"]
+        if name == "export":
+            arguments.append(f"--output={tmp_path}/output")
+        check_refused(tmp_path, name, *arguments, value="ckpt-00002 is broken")
+
+    def test_training_goes_on_from_the_one_before(self, runs, workdir, data_dir):
+        (workdir / "metrics.json").unlink()
+        arguments = (
+            *TRAIN,
+            f"--genotype={runs}/search/genotype.json",
+            f"--workdir={workdir}",
+            f"--data_dir={data_dir}",
+        )
+        self.truncate(workdir, "ckpt-00001.index")
+        assert "no checkpoint" in refusal("train", *arguments)
+        shutil.copy(runs / "train/checkpoints/ckpt-00001.index", workdir / "checkpoints")
+        printed = succeed(forked.run("train", *arguments))
+        assert re.search("ckpt-00002 is broken .*: trying the one before", printed)
+        assert read_csv(workdir / "history.csv") == read_csv(runs / "train" / "history.csv")
+
+
+def without_network():
+    """No proxy listens there."""
+    os.environ.update(dict.fromkeys(["http_proxy", "https_proxy"], "http://127.0.0.1:9"))
+
+
+class TestDataDir:
+    @pytest.mark.parametrize(
+        ("folder", "value"),
+        [("missing", "{folder}"), ("file", "{folder}"), ("/proc/below", "/proc/below")],
+    )
+    def test_data_that_is_not_there(self, tmp_path, folder, value):
+        (tmp_path / "file").write_text("mine")
+        folder = tmp_path / folder
+        arguments = (
+            *SEARCH,
+            "--config.data.name=fashion_mnist",
+            f"--data_dir={folder}",
+            f"--workdir={tmp_path}/run",
+        )
+        value = value.format(folder=folder)
+        check_refused(tmp_path, "search", *arguments, value=value, before=without_network)
+
+    @pytest.mark.parametrize("pattern", ["digits-train*", "dataset_info.json"])
+    def test_truncated_data(self, tmp_path, data_dir, pattern):
+        shutil.copytree(data_dir, tmp_path / "data")
+        (path,) = (tmp_path / "data").rglob(pattern)
+        os.truncate(path, path.stat().st_size // 2)
+        arguments = (*SEARCH, f"--data_dir={tmp_path}/data", f"--workdir={tmp_path}/run")
+        check_refused(tmp_path, "search", *arguments, value=f"{tmp_path}/data/digits")
+
+    def test_a_training_whose_data_has_gone(self, copy_of, tmp_path):
+        workdir = copy_of("train")
+        run = read_json(workdir / "config.json")
+        run["data_dir"] = "/proc/below"
+        (workdir / "config.json").write_text(json.dumps(run))
+        arguments = (f"--workdir={workdir}", "--overwrite")
+        check_refused(tmp_path, "evaluate", *arguments, value="digits is not in /proc/below")
+        succeed(forked.run("evaluate", *arguments, f"--data_dir={tmp_path}/new"))
+
+
+def test_images_that_two_reductions_cannot_halve(tmp_path):
+    """No data set of the commands is such: this comes with one's own, to the library."""
+    import numpy as np
+
+    from cpnas_tf.data import Images
+    from cpnas_tf.networks import build_network
+    from cpnas_tf.search import search
+
+    images = Images(np.zeros([8, 30, 32, 3], np.uint8), np.zeros(8, int), "ab")
+    line = "2 reductions cannot halve images of 30x32 pixels: .* multiples of 4"
+    with pytest.raises(ValueError, match=line):
+        search(images, images, directory=tmp_path / "run", batch_size=8)
+    with pytest.raises(ValueError, match=line):
+        build_network(GENOTYPE, input_shape=(30, 32, 3), classes=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bug_is_not_taken_for_a_bad_input(tmp_path, genotype):
+    """What only a programmer can mend has its traceback."""
+    arguments = (f"--genotype={genotype}", f"--output={tmp_path}/plots")
+    outcome = forked.run("plot", *arguments, before=break_plotting)
+    assert outcome.code == 1
+    assert "Traceback" in outcome.stderr
+    assert "'NoneType' object is not callable" in outcome.stderr
+
+
+def break_plotting():
+    import cpnas_tf.plotting
+
+    cpnas_tf.plotting.plot = None
