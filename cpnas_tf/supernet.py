@@ -38,10 +38,16 @@ from cpnas_tf.networks import (
 )
 from cpnas_tf.operations import BN_EPSILON, OPERATION_FUNCTIONS, Units
 
+# The key of the bank that holds all that is no edge's: stem, preprocessing, classifier.
+_TRUNK = "trunk"
+
 
 @tf.RegisterGradient("CpnasSteSign")
 def _ste_sign_gradient(op, dy):
-    return dy * tf.cast(tf.abs(op.inputs[0]) <= 1, dy.dtype)
+    x = op.inputs[0]
+    one, two = (x.dtype.as_numpy_dtype(number) for number in (1, 2))
+    # Positive exactly where |x| <= 1, and one pass over memory less than a comparison and a cast.
+    return tf.raw_ops.ReluGrad(gradients=dy, features=np.nextafter(one, two) - tf.abs(x))
 
 
 @tf.RegisterGradient("CpnasIdentity")
@@ -77,34 +83,38 @@ def ste_sign(x):
         return tf.sign(signs + 0.5)  # sign(0) = +1
 
 
-class _Parameters:
-    """Hands out consecutive pieces of a flat vector; without one, records what is asked for."""
+class _Layout:
+    """What a network's units ask for, in order: how its parameters lie in a flat vector."""
 
-    def __init__(self, vector=None):
-        self._vector = vector
+    def __init__(self):
         self.taken = []
-        self.size = 0
 
     def take(self, name, shape, initial):
-        """The next parameter: its name, shape, and `initial` (a number, or "glorot_uniform")."""
-        start, self.size = self.size, self.size + math.prod(shape)
+        """Notes a parameter's name, shape, and `initial` (a number, or "glorot_uniform")."""
         self.taken.append((name, tuple(shape), initial))
-        if self._vector is None:
-            return tf.zeros(shape)
-        return tf.reshape(self._vector[start : self.size], shape)
+        return tf.zeros(shape)
+
+    @property
+    def sizes(self):
+        """How many numbers each parameter has."""
+        return [math.prod(shape) for _, shape, _ in self.taken]
+
+    def values(self, vector):
+        """A `take` that hands out a flat tensor's pieces in the same order."""
+        rest = vector.shape[0] - sum(self.sizes)
+        pieces = iter(tf.split(vector, [*self.sizes, rest])) if self.taken else iter(())
+        return lambda name, shape, initial: tf.reshape(next(pieces), shape)
 
     def initial_values(self, random):
         """A flat vector of initial values, as Keras's layers would draw them."""
         return np.concatenate([np.zeros(0)] + [_initialize(t, random) for t in self.taken])
 
-    def split(self, vector):
-        """Cuts a flat vector into a dict from layer name to that layer's arrays."""
-        layers, start = {}, 0
-        for name, shape, _ in self.taken:
-            layers.setdefault(name, []).append(
-                vector[start : start + math.prod(shape)].reshape(shape)
-            )
-            start += math.prod(shape)
+    def layers(self, vector):
+        """Cuts a flat array into a dict from layer name to that layer's arrays."""
+        layers = {}
+        pieces = np.split(vector, np.cumsum(self.sizes))
+        for (name, shape, _), piece in zip(self.taken, pieces, strict=False):
+            layers.setdefault(name, []).append(piece.reshape(shape))
         return layers
 
 
@@ -118,21 +128,27 @@ def _initialize(parameter, random):
 
 
 class _BankUnits(Units):
-    """The units as plain TensorFlow operations over `_Parameters`; BN uses batch statistics."""
+    """The units as plain TensorFlow operations; BN uses batch statistics.
 
-    def __init__(self, precision, parameters):
+    Args:
+        precision: "child" or "parent".
+        take: gives the next parameter, `(name, shape, initial) -> float32 tensor`.
+        dtype: of the convolutions.
+    """
+
+    def __init__(self, precision, take, dtype="float32"):
         super().__init__(precision)
-        self._take = parameters.take
+        self._take, self._dtype = take, dtype
 
     def _activation(self, x):
         return ste_sign(x) if self.child else tf.nn.relu(x)
 
     def _kernel(self, kind, shape, *, binary, axes=(0, 1, 2)):
         kernel = self._take(self.name(kind), shape, "glorot_uniform")
-        if not binary:
-            return kernel
-        scale = tf.stop_gradient(tf.reduce_mean(tf.abs(kernel), axes, keepdims=True))
-        return scale * ste_sign(kernel)
+        if binary:
+            scale = tf.stop_gradient(tf.reduce_mean(tf.abs(kernel), axes, keepdims=True))
+            kernel = scale * ste_sign(kernel)
+        return tf.cast(kernel, self._dtype)
 
     def _convolution(self, x, filters, *, size=1, stride=1, binary=False):
         kernel = self._kernel("convolution", [size, size, x.shape[-1], filters], binary=binary)
@@ -146,6 +162,7 @@ class _BankUnits(Units):
         )[0]
 
     def stem(self, x, filters):
+        x = tf.cast(x, self._dtype)
         return self._batch_norm(self._convolution(x, filters, size=3))
 
     def pointwise(self, x, filters):
@@ -176,7 +193,7 @@ class _BankUnits(Units):
         return self._batch_norm(x)
 
     def classifier(self, x, classes):
-        x, name = tf.reduce_mean(x, axis=[1, 2]), self.name("logits")
+        x, name = tf.reduce_mean(tf.cast(x, tf.float32), axis=[1, 2]), self.name("logits")
         kernel = self._take(name, [x.shape[-1], classes], "glorot_uniform")
         return tf.matmul(x, kernel) + self._take(name, [classes], 0.0)
 
@@ -187,6 +204,10 @@ class Supernet:
     Decision: child and parent have a supernet each. Decision: batch normalization uses the batch's
     own statistics in training and in validation, since moving averages would mix architectures.
 
+    Under a `tf.distribute.Strategy` every replica trains on its own part of the batch and takes its
+    BN statistics from that, and all make the same update with the mean of their gradients. Create
+    the supernet in the strategy's scope.
+
     Args:
         input_shape: `(height, width, channels)` of an image.
         classes: number of classes.
@@ -194,6 +215,8 @@ class Supernet:
         channels: C of the first cell (the paper's search: 16).
         precision: "child" or "parent".
         seed: of the initial weights; the same seed gives child and parent the same ones.
+        dtype: of the convolutions, "float32" or "bfloat16"; weights, BN statistics and logits are
+            always float32.
 
     Attributes:
         variables: the weights and their momentum, everything that training changes.
@@ -202,26 +225,39 @@ class Supernet:
         ValueError: if a size or the precision is impossible, or the images cannot be halved.
     """
 
-    def __init__(self, *, input_shape, classes, cells=6, channels=16, precision="child", seed=0):
+    def __init__(
+        self,
+        *,
+        input_shape,
+        classes,
+        cells=6,
+        channels=16,
+        precision="child",
+        seed=0,
+        dtype="float32",
+    ):
         self._settings = {"cells": cells, "channels": channels, "classes": classes}
         check_network(input_shape=input_shape, **self._settings)
-        self._input_shape, self._precision = tuple(input_shape), precision
+        self._input_shape, self._precision, self._dtype = tuple(input_shape), precision, dtype
         self._plan_edges()
         random = np.random.default_rng(seed)
-        self._trunk = _variable(self._trunk_parameters.initial_values(random), "trunk")
         self._banks = {
-            key: _variable(self._initial_bank(key, random), "bank_{}_{}".format(*key))
-            for key in self._bank_edges
+            _TRUNK: _variable(_initial_rows([self._trunk_layout], 1, random), "trunk"),
+            **{
+                key: _variable(
+                    _initial_rows(self._row_layouts[key], len(edges), random),
+                    "bank_{}_{}".format(*key),
+                )
+                for key, edges in self._bank_edges.items()
+            },
         }
         self._momenta = {key: _zeros(bank) for key, bank in self._banks.items()}
-        self._trunk_momentum = _zeros(self._trunk)
-        self._edge_functions = {key: self._edge_function(*key) for key in self._banks}
-        self.variables = [self._trunk, self._trunk_momentum]
-        self.variables += [*self._banks.values(), *self._momenta.values()]
+        self._edge_functions = {key: self._edge_function(*key) for key in self._bank_edges}
+        self.variables = [*self._banks.values(), *self._momenta.values()]
 
     def _plan_edges(self):
         """Walks the network once to see the trunk's parameters, and each edge's bank and row."""
-        self._trunk_parameters = _Parameters()
+        self._trunk_layout = _Layout()
         self._edge_rows, self._bank_edges = {}, {}
 
         def edge(cell, number, x, stride):
@@ -232,39 +268,31 @@ class Supernet:
             return x[:, ::stride, ::stride]
 
         with tf.Graph().as_default():
-            units = _BankUnits(self._precision, self._trunk_parameters)
+            units = _BankUnits(self._precision, self._trunk_layout.take)
             walk(units, tf.zeros([1, *self._input_shape]), edge=edge, **self._settings)
-        self._row_parameters = {
-            key: [self._operation_parameters(*key, operation) for operation in OPERATIONS]
+        self._row_layouts = {
+            key: [self._operation_layout(*key, operation) for operation in OPERATIONS]
             for key in self._bank_edges
         }
 
-    def _operation_parameters(self, width, stride, operation):
-        parameters = _Parameters()
+    def _operation_layout(self, width, stride, operation):
+        layout = _Layout()
         with tf.Graph().as_default():
-            units = _BankUnits(self._precision, parameters)
+            units = _BankUnits(self._precision, layout.take)
             OPERATION_FUNCTIONS[operation](units, tf.zeros([1, 4, 4, width]), stride)
-        return parameters
-
-    def _initial_bank(self, key, random):
-        rows = self._row_parameters[key]
-        width = max(parameters.size for parameters in rows)
-        bank = np.zeros([len(self._bank_edges[key]), len(OPERATIONS), width])
-        for edge in range(len(bank)):
-            for operation, parameters in enumerate(rows):
-                bank[edge, operation, : parameters.size] = parameters.initial_values(random)
-        return bank
+        return layout
 
     def _edge_function(self, width, stride):
         """One function for all edges of a width and stride: `(operation, row, x) -> y`."""
-        del width
+        layouts = self._row_layouts[width, stride]
 
         def apply(operation, row, x):
-            def branch(name):
-                units = _BankUnits(self._precision, _Parameters(row))
+            def branch(name, layout):
+                units = _BankUnits(self._precision, layout.values(row), self._dtype)
                 return lambda: OPERATION_FUNCTIONS[name](units, x, stride)
 
-            return tf.switch_case(operation, [branch(name) for name in OPERATIONS])
+            branches = [branch(*pair) for pair in zip(OPERATIONS, layouts, strict=True)]
+            return tf.switch_case(operation, branches)
 
         return tf.function(apply, autograph=False, experimental_attributes={"_noinline": True})
 
@@ -273,23 +301,24 @@ class Supernet:
         cell_type = "reduce" if cell in reduction_cells(self._settings["cells"]) else "normal"
         return CELL_TYPES.index(cell_type) * len(EDGES) + number
 
-    def _gather(self, choices):
-        """The sampled rows of each bank, and where they stand: `{key: (positions, rows)}`."""
-        sampled = {}
+    def _positions(self, choices):
+        """Where the sampled rows stand in each bank: `{key: int [rows, 2]}`."""
+        positions = {_TRUNK: tf.zeros([1, 2], tf.int32)}
         for key, edges in self._bank_edges.items():
             operations = tf.gather(choices, [self._edge_choice(*edge) for edge in edges])
-            positions = tf.stack([tf.range(len(edges)), operations], axis=1)
-            sampled[key] = positions, tf.gather_nd(self._banks[key], positions)
-        return sampled
+            positions[key] = tf.stack([tf.range(len(edges)), operations], axis=1)
+        return positions
 
-    def _logits(self, images, choices, trunk, rows):
+    def _logits(self, images, choices, sampled):
+        rows = {key: tf.unstack(values) for key, values in sampled.items()}
+
         def edge(cell, number, x, stride):
             del stride
             key, row = self._edge_rows[cell, number]
             operation = choices[self._edge_choice(cell, number)]
             return self._edge_functions[key](operation, rows[key][row], x)
 
-        units = _BankUnits(self._precision, _Parameters(trunk))
+        units = _BankUnits(self._precision, self._trunk_layout.values(rows[_TRUNK][0]), self._dtype)
         return walk(units, images, edge=edge, **self._settings)
 
     def logits(self, images, choices):
@@ -302,15 +331,14 @@ class Supernet:
         Returns:
             float `[batch, classes]`.
         """
-        rows = {key: tf.unstack(rows) for key, (_, rows) in self._gather(choices).items()}
-        return self._logits(images, choices, self._trunk.read_value(), rows)
+        return self._logits(images, choices, _gather(self._banks, self._positions(choices)))
 
     def train_step(self, images, labels, choices, *, learning_rate, momentum, weight_decay):
         """One step of SGD on the sampled path's weights, to be called in a `tf.function`.
 
         With the gradient g of the cross-entropy at w: v = momentum v + g + weight_decay w and
         w = w - learning_rate v (the original framework's form), for the trunk and the sampled
-        operations only.
+        operations only. In a replica of a strategy g is the mean over all replicas.
 
         Args:
             images, choices: as in `logits`.
@@ -320,34 +348,24 @@ class Supernet:
         Returns:
             The mean cross-entropy before the step, a float scalar.
         """
-        sampled = self._gather(choices)
-        rows = {key: tf.unstack(gathered) for key, (_, gathered) in sampled.items()}
-        trunk = self._trunk.read_value()
+        positions = self._positions(choices)
+        weights = _gather(self._banks, positions)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels, self._logits(images, choices, trunk, rows)
+            labels, self._logits(images, choices, weights)
         )
         loss = tf.reduce_mean(losses)
         gradients = tf.gradients(
             loss,
-            tf.nest.flatten([trunk, rows]),
-            unconnected_gradients="zero",
+            list(weights.values()),
             # `AddN` of more than two sums in an order that depends on which buffer is free.
             aggregation_method=tf.AggregationMethod.EXPERIMENTAL_TREE,
         )
-        trunk_gradient, row_gradients = tf.nest.pack_sequence_as([trunk, rows], gradients)
-
-        def update(weights, velocity, gradient):
-            velocity = momentum * velocity + gradient + weight_decay * weights
-            return weights - learning_rate * velocity, velocity
-
-        new_trunk, new_velocity = update(trunk, self._trunk_momentum, trunk_gradient)
-        self._trunk.assign(new_trunk)
-        self._trunk_momentum.assign(new_velocity)
-        for key, (positions, gathered) in sampled.items():
-            velocity = tf.gather_nd(self._momenta[key], positions)
-            weights, velocity = update(gathered, velocity, tf.stack(row_gradients[key]))
-            self._banks[key].scatter_nd_update(positions, weights)
-            self._momenta[key].scatter_nd_update(positions, velocity)
+        gradients = tf.distribute.get_replica_context().all_reduce("mean", gradients)
+        velocities = _gather(self._momenta, positions)
+        for (key, old), gradient in zip(weights.items(), gradients, strict=True):
+            velocity = momentum * velocities[key] + gradient + weight_decay * old
+            _scatter(self._momenta[key], positions[key], velocity)
+            _scatter(self._banks[key], positions[key], old - learning_rate * velocity)
         return loss
 
     def derive(self, genotype):
@@ -359,13 +377,13 @@ class Supernet:
         network = build_network(
             genotype, input_shape=self._input_shape, precision=self._precision, **self._settings
         )
-        layers = self._trunk_parameters.split(self._trunk.numpy())
+        layers = self._trunk_layout.layers(self._banks[_TRUNK].numpy()[0, 0])
         for (cell, number), (key, row) in self._edge_rows.items():
             operation = edge_operation(
                 genotype, cell=cell, number=number, cells=self._settings["cells"]
             )
             index = OPERATIONS.index(operation)
-            parts = self._row_parameters[key][index].split(self._banks[key][row, index].numpy())
+            parts = self._row_layouts[key][index].layers(self._banks[key][row, index].numpy())
             scope = edge_scope(cell, number, operation)
             layers.update({f"{scope}_{name}": arrays for name, arrays in parts.items()})
         for layer in network.layers:  # an input that no edge of a cell uses left none
@@ -375,9 +393,27 @@ class Supernet:
         return network
 
 
+def _initial_rows(layouts, count, random):
+    """Initial values `[count, operations, parameters]`, each row padded with zeros."""
+    rows = np.zeros([count, len(layouts), max(sum(layout.sizes) for layout in layouts)])
+    for row in rows:
+        for values, layout in zip(row, layouts, strict=True):
+            values[: sum(layout.sizes)] = layout.initial_values(random)
+    return rows
+
+
 def _variable(value, name):
     return tf.Variable(value.astype("float32"), name=name)
 
 
 def _zeros(variable):
     return tf.Variable(tf.zeros_like(variable), name=f"{variable.name.split(':')[0]}_momentum")
+
+
+def _gather(variables, positions):
+    return {key: tf.gather_nd(variable, positions[key]) for key, variable in variables.items()}
+
+
+def _scatter(variable, positions, rows):
+    """Writes rows into the variable, in a replica into its own copy of it."""
+    tf.raw_ops.ResourceScatterNdUpdate(ref=variable.handle, indices=positions, updates=rows)
