@@ -16,6 +16,7 @@ def get_config():
     """The paper's search: 6 cells, C = 16, half of the training set, 5% to validate."""
     return ConfigDict(
         {
+            "strategy": "none",
             "data": {"name": "cifar10", "split": "train"},
             "split": {
                 "train_fraction": 0.5,
@@ -36,6 +37,7 @@ def get_config():
                 "operations": OPERATIONS,
                 "allow_none": True,
                 "augmentation": {"crop_padding": 4, "flip": True, "cutout": 0},
+                "mixed_precision": False,
                 "seed": 0,
             },
         }

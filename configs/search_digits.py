@@ -12,6 +12,7 @@ def get_config():
     """The search on digits: 8x8 images, 3 cells, C = 16."""
     return ConfigDict(
         {
+            "strategy": "none",
             "data": {"name": "digits", "split": "train"},
             "split": {"train_images": 1152, "validation_images": 256, "seed": 0},
             "search": {

@@ -6,6 +6,7 @@ References:
 
 import io
 import itertools
+import math
 import os
 import statistics
 
@@ -144,6 +145,44 @@ def _draw_column(axes, counts, left, right):
         axes.text((left + right) / 2, row, text, fontsize=8, color=ink, ha="center", va="center")
 
 
+def plot_indicators(evaluations):
+    """Draws a stage's evaluation indicator e(o) of Eq. 2 as a heat map, edge by operation.
+
+    The operation that an edge drops, the one with the smallest, is crossed out.
+
+    Args:
+        evaluations: for each of the 28 edges, operation -> (zbar, e(o)), as
+            `ChildParentOracle.history` has them for a stage.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    from matplotlib import colors
+
+    figure = new_figure(7.5)
+    axes = figure.add_axes((0.14, 0.06, 0.74, 0.88))
+    shares = [e for edge in evaluations for _, e in edge.values()]
+    scale = colors.Normalize(min(shares), max(shares))
+    grid = [
+        [edge[name][1] if name in edge else math.nan for name in OPERATIONS] for edge in evaluations
+    ]
+    picture = axes.imshow(grid, cmap="Blues", norm=scale, aspect="auto")
+    for row, edge in enumerate(evaluations):
+        for name, (_, e) in edge.items():
+            column, ink = OPERATIONS.index(name), "white" if scale(e) > 0.6 else "black"
+            axes.text(column, row, f"{e:.3f}", fontsize=6, color=ink, ha="center", va="center")
+        dropped = min(edge, key=lambda name: edge[name])
+        axes.plot(OPERATIONS.index(dropped), row, "x", color="#c00000", markersize=9)
+    axes.set_xticks(range(len(OPERATIONS)), OPERATIONS, fontsize=6)
+    axes.set_yticks(range(len(CHOICES)), CHOICES, fontsize=7)
+    figure.colorbar(picture, cax=figure.add_axes((0.9, 0.06, 0.02, 0.88))).ax.tick_params(
+        labelsize=7
+    )
+    title = "Evaluation indicator e(o) of each edge's operations (Eq. 2); x: dropped"
+    figure.text(0.015, 0.97, title, fontsize=10, weight="bold", color=INK, va="center")
+    return figure
+
+
 def plot(output, *, genotype=None, rows=None):
     """Draws all there is to draw of a genotype, of a search, or of both into a folder.
 
@@ -190,13 +229,19 @@ def save(figure, stem):
     Raises:
         OSError: if the folder cannot be written.
     """
+    paths = []
+    for extension in ("png", "svg"):
+        paths.append(f"{stem}.{extension}")
+        write_atomically(paths[-1], render(figure, extension))
+    return paths
+
+
+def render(figure, extension):
+    """A figure as the bytes of a "png" or "svg" file."""
     import matplotlib
 
-    paths = []
-    for extension, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        image = io.BytesIO()
-        with matplotlib.rc_context(SAVE_STYLE):
-            figure.savefig(image, format=extension, dpi=PIXELS_PER_INCH, metadata=metadata)
-        paths.append(f"{stem}.{extension}")
-        write_atomically(paths[-1], image.getvalue())
-    return paths
+    image = io.BytesIO()
+    metadata = {"png": {"Software": None}, "svg": {"Date": None}}[extension]
+    with matplotlib.rc_context(SAVE_STYLE):
+        figure.savefig(image, format=extension, dpi=PIXELS_PER_INCH, metadata=metadata)
+    return image.getvalue()

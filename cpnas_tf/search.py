@@ -4,15 +4,11 @@ References:
     CP-NAS, section 2.3, Algorithm 1; section 3.1 for the settings.
 """
 
-import datetime
 import functools
-import glob
-import hashlib
-import io
-import json
 import math
 import os
-import sys
+import resource
+import tempfile
 import time
 
 import numpy as np
@@ -20,14 +16,14 @@ import tensorflow as tf
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.errors import FatalError, FatalRuntimeError
 
-from cpnas_tf import data, search_log
+from cpnas_tf import data, devices, search_log, search_state
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.operations import PRECISIONS
-from cpnas_tf.oracle import ChildParentOracle
+from cpnas_tf.oracle import ACCURACIES, ChildParentOracle, sampling_orders
+from cpnas_tf.search_progress import Progress
+from cpnas_tf.summaries import Summaries
 from cpnas_tf.supernet import Supernet
-from cpnas_tf.workdir import first_line, write_atomically
-
-_KEPT_STATES = 2
+from cpnas_tf.workdir import first_line
 
 
 class ChildParentTuner(BaseTuner):
@@ -37,13 +33,17 @@ class ChildParentTuner(BaseTuner):
     project's folder: both supernets with their momentum, and the oracle's state. The last two are
     kept; a new tuner on the same folder goes on from the newest one that can be read.
 
+    It runs under the `tf.distribute` strategy in whose scope it is made, together with its
+    supernets: each replica takes its part of every batch. All workers of several run the same
+    search, and only the chief writes.
+
     Args:
         oracle: a `ChildParentOracle`.
         supernets: two `Supernet`s, `{"child": ..., "parent": ...}`.
         train: `Images` to train on.
         validation: `Images` to validate on.
         directory: folder of the search, where `search.csv` is written.
-        batch_size: images a step.
+        batch_size: images a step, of all replicas together.
         learning_rate: of the first epoch; follows a cosine to 0 over all the search's epochs.
         momentum: of SGD.
         weight_decay: L2 on all sampled parameters.
@@ -52,7 +52,8 @@ class ChildParentTuner(BaseTuner):
             is read or written.
 
     Raises:
-        ValueError: if a setting is impossible or there are fewer images than a batch.
+        ValueError: if a setting is impossible, there are fewer images than a batch, or a batch
+            cannot be divided between the replicas.
     """
 
     def __init__(
@@ -76,14 +77,22 @@ class ChildParentTuner(BaseTuner):
             raise ValueError(f"momentum must be in [0, 1), received: {momentum}")
         if not 0 <= weight_decay < math.inf:
             raise ValueError(f"weight_decay must be a number >= 0, received: {weight_decay}")
+        self._strategy = tf.distribute.get_strategy()
+        replicas = self._strategy.num_replicas_in_sync
+        if batch_size % replicas:
+            raise ValueError(
+                f"batch_size must be a multiple of the {replicas} devices, received: {batch_size}"
+            )
         self._steps = data.steps_per_epoch(train, batch_size=batch_size)
+        self._batch_size = batch_size
         self._supernets = supernets
         self._learning_rate = learning_rate
         self._sgd = {"momentum": momentum, "weight_decay": weight_decay}
         self._train_step = tf.function(self._train_both, autograph=False)
         self._count_correct = tf.function(self._count_both, autograph=False)
-        self._validation = list(_equal_batches(validation, batch_size))
+        self._validation = list(_equal_batches(validation, batch_size, replicas=replicas))
         self._seconds = []
+        self._folder, self._is_chief = os.fspath(directory), devices.is_chief(self._strategy)
         stream = functools.partial(
             data.batches,
             train,
@@ -94,29 +103,49 @@ class ChildParentTuner(BaseTuner):
         )
         stream()  # refuses an impossible augmentation
         on_start()
-        super().__init__(oracle, directory=directory, project_name="tuner")
+        devices.wait_for_all(self._strategy)
+        self._states = os.path.join(self._folder, "tuner")
+        # keras-tuner writes its trials' files wherever it is told to.
+        own = self._folder if self._is_chief else tempfile.mkdtemp()
+        super().__init__(oracle, directory=own, project_name="tuner")
         self.reload()
         done = len(self.oracle.results)
         self._batches = iter(stream(first_step=done * self._steps))
-        self._progress = _Progress(oracle.architectures, done, self._steps * batch_size)
+        self._progress = Progress(oracle.architectures, done, self._steps * batch_size)
+        self._summaries = Summaries(os.path.join(self._folder, "logs"))
 
     def _train_both(self, images, labels, choices, learning_rate):
-        return [
-            self._supernets[precision].train_step(
-                images, labels, choices, learning_rate=learning_rate, **self._sgd
-            )
-            for precision in PRECISIONS
-        ]
+        """A step of child and parent; their losses, each the mean over the replicas."""
+
+        def replica(images, labels):
+            images, labels = _share(images), _share(labels)
+            return [
+                self._supernets[precision].train_step(
+                    images, labels, choices, learning_rate=learning_rate, **self._sgd
+                )
+                for precision in PRECISIONS
+            ]
+
+        losses = self._strategy.run(replica, args=(images, labels))
+        return [self._strategy.reduce("mean", loss, axis=None) for loss in losses]
 
     def _count_both(self, images, labels, choices):
-        def correct(precision):
+        """How many images of a batch child and parent get right."""
+
+        def correct(precision, images, labels):
             logits = self._supernets[precision].logits(images, choices)
             logits = tf.debugging.check_numerics(
                 logits, f"the {precision}'s logits are not finite, try a lower learning_rate"
             )
-            return tf.math.count_nonzero(tf.argmax(logits, axis=1, output_type=tf.int32) == labels)
+            hits = tf.argmax(logits, axis=1, output_type=tf.int32) == labels
+            return tf.math.count_nonzero(hits)
 
-        return [correct(precision) for precision in PRECISIONS]
+        def replica(images, labels):
+            images, labels = _share(images), _share(labels)
+            return [correct(precision, images, labels) for precision in PRECISIONS]
+
+        counts = self._strategy.run(replica, args=(images, labels))
+        return [self._strategy.reduce("sum", count, axis=None) for count in counts]
 
     def run_trial(self, trial):
         """Trains the trial's child and parent for an epoch and returns both accuracies.
@@ -160,32 +189,51 @@ class ChildParentTuner(BaseTuner):
 
     def _validate(self, genotype):
         choices = tf.constant(genotype.indices)
-        correct, count = np.zeros(len(PRECISIONS)), 0
+        totals, images_seen = [0] * len(PRECISIONS), 0
         for images, labels in self._validation:
-            correct += [int(n) for n in self._count_correct(images, labels, choices)]
-            count += len(labels)
-        return dict(zip(PRECISIONS, (correct / count).tolist(), strict=True))
+            counts = self._count_correct(images, labels, choices)
+            totals = [total + count for total, count in zip(totals, counts, strict=True)]
+            images_seen += len(labels)
+        return {
+            precision: int(total) / images_seen
+            for precision, total in zip(PRECISIONS, totals, strict=True)
+        }
 
     def on_trial_end(self, trial):
         """Lets the oracle score the trial, then writes `search.csv` and the state."""
         super().on_trial_end(trial)
-        self._progress.finish(self.oracle.results[-1], self._seconds[-1])
+        if self._is_chief:
+            self._progress.finish(self.oracle.results[-1], self._seconds[-1])
+            self._summarize()
+
+    def _summarize(self):
+        """Logs the last trial for TensorBoard, and after a stage what its edges made of it."""
+        number, result = len(self.oracle.results), self.oracle.results[-1]
+        scalars = {name: getattr(result, name) for name in (*ACCURACIES, "z")}
+        scalars["seconds"] = self._seconds[-1]
+        pictures = {}
+        if len(self.oracle.history) > result.stage:
+            from cpnas_tf import plotting
+
+            figure = plotting.plot_indicators(self.oracle.history[result.stage])
+            pictures["indicator"] = plotting.render(figure, "png")
+        self._summaries.write(number, scalars, pictures=pictures)
 
     def save(self):
-        """Writes `search.csv`, then the state it belongs to, and drops all but the last two.
+        """Writes `search.csv`, then the state it belongs to.
 
         In this order: a search that is killed between the two does the last row again.
         """
-        log = os.path.join(self.directory, "search.csv")
-        search_log.write(log, self.oracle.results, self._seconds)
-        record = {"oracle": self.oracle.get_state(), "seconds": self._seconds}
-        file = io.BytesIO()
-        np.savez(file, record=json.dumps(record), **self._arrays())
-        name = f"state_{len(self.oracle.results):05d}.npz"
-        content = file.getvalue()
-        write_atomically(os.path.join(self.project_dir, name), content + _checksum(content))
-        for old in self._states()[_KEPT_STATES:]:
-            os.unlink(old)
+        if not self._is_chief:
+            return
+        results = self.oracle.results
+        search_log.write(os.path.join(self._folder, "search.csv"), results, self._seconds)
+        search_state.write(
+            self._states,
+            len(results),
+            record={"oracle": self.oracle.get_state(), "seconds": self._seconds},
+            arrays={name: variable.numpy() for name, variable in self._variables()},
+        )
 
     def reload(self):
         """Goes on from the newest state in the project's folder that can be read, if there is one.
@@ -193,89 +241,91 @@ class ChildParentTuner(BaseTuner):
         Raises:
             ValueError: if states are there and none can be read.
         """
-        states = self._states()
-        for path in states:
-            try:
-                arrays = _read_state(path)
-            except (OSError, ValueError) as error:
-                print(f"the saved state {path} is broken ({error}): trying the one before it")
-                continue
-            record = json.loads(str(arrays["record"]))
+        state = search_state.read_newest(self._states)
+        if state:
+            record, arrays = state
             self.oracle.set_state(record["oracle"])
             self._seconds = record["seconds"]
             for name, variable in self._variables():
                 variable.assign(arrays[name])
-            return
-        if states:
-            raise ValueError(
-                f"no saved state in {self.project_dir} can be read: start afresh with --overwrite"
-            )
-
-    def _states(self):
-        return sorted(glob.glob(os.path.join(glob.escape(self.project_dir), "state_*.npz")))[::-1]
 
     def _variables(self):
         for precision in PRECISIONS:
             for number, variable in enumerate(self._supernets[precision].variables):
                 yield f"{precision}_{number}", variable
 
-    def _arrays(self):
-        return {name: variable.numpy() for name, variable in self._variables()}
+    def estimate(self):
+        """Measures what the search will cost; the supernets are trained a little by it.
+
+        One step of each architecture of the first round is timed: between them they have every
+        operation on every edge once.
+
+        Returns:
+            A dict of `first_step_seconds` (tracing), `step_seconds`, `validation_seconds` (of an
+            architecture), `total_seconds` and `peak_bytes` (of memory, of the process, or of the
+            first GPU).
+        """
+        rate = tf.constant(self._learning_rate, tf.float32)
+        edges = (self.oracle.operations,) * len(CHOICES)
+        orders = sampling_orders(edges, seed=self.oracle.seed, stage=0, round_index=0)
+        genotypes = [Genotype.from_choices(names) for names in zip(*orders, strict=True)]
+
+        def step(genotype):
+            started = time.monotonic()
+            images, labels = next(self._batches)
+            losses = self._train_step(images, labels, tf.constant(genotype.indices), rate)
+            float(losses[0]), float(losses[1])  # waits for them
+            return time.monotonic() - started
+
+        first = step(genotypes[0]) + _seconds(self._validate, genotypes[0])
+        steps = [step(genotype) for genotype in genotypes]
+        validation = _seconds(self._validate, genotypes[0])
+        epoch = self._steps * float(np.mean(steps)) + validation
+        return {
+            "first_step_seconds": first,
+            "step_seconds": float(np.mean(steps)),
+            "validation_seconds": validation,
+            "total_seconds": first + self.oracle.architectures * epoch,
+            "peak_bytes": _peak_bytes(),
+        }
 
 
-class _Progress:
-    """One line an architecture, and on a terminal a moving one within it."""
-
-    def __init__(self, architectures, done, images):
-        self._architectures, self._done, self._images = architectures, done, images
-        self._started, self._first = time.monotonic(), done
-
-    def step(self, epoch, step, steps):
-        if sys.stdout.isatty():
-            print(f"\rarchitecture {epoch + 1}: step {step + 1}/{steps}", end="", flush=True)
-
-    def finish(self, result, seconds):
-        self._done += 1
-        elapsed = time.monotonic() - self._started
-        left = elapsed / (self._done - self._first) * (self._architectures - self._done)
-        print(
-            f"{chr(13) if sys.stdout.isatty() else ''}[{self._done:3d}/{self._architectures}] "
-            f"stage {result.stage} round {result.round} sample {result.sample}  "
-            f"child {result.child_accuracy:6.2%}  parent {result.parent_accuracy:6.2%}  "
-            f"{self._images / seconds:6.0f} images/s  "
-            f"ETA {datetime.timedelta(seconds=round(left))}",
-            flush=True,
-        )
+def _share(batch):
+    """The part of a batch that is this replica's."""
+    context = tf.distribute.get_replica_context()
+    parts = tf.reshape(batch, [context.num_replicas_in_sync, -1, *batch.shape[1:]])
+    return parts[context.replica_id_in_sync_group]
 
 
-def _checksum(content):
-    return hashlib.sha256(content).digest()
+def _seconds(function, *args):
+    started = time.monotonic()
+    function(*args)
+    return time.monotonic() - started
 
 
-def _read_state(path):
-    """The arrays of a state file; its checksum tells if a single bit of it is wrong or missing."""
-    with open(path, "rb") as file:
-        content = file.read()
-    size = len(_checksum(b""))
-    content, checksum = content[:-size], content[-size:]
-    if checksum != _checksum(content):
-        raise ValueError("its checksum is wrong")
-    with np.load(io.BytesIO(content)) as arrays:
-        return dict(arrays)
+def _peak_bytes():
+    if tf.config.list_logical_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _equal_batches(images, batch_size):
-    """Normalized batches of one static size, at most `batch_size`.
+def _equal_batches(images, batch_size, *, replicas=1):
+    """Normalized batches of one static size, at most `batch_size` and a multiple of `replicas`.
 
     BN takes its statistics from the batch, so a small last batch would be judged by other ones. Of
-    n images in k batches, n modulo k are left out.
+    n images in k batches for one replica, n modulo k are left out.
+
+    Raises:
+        ValueError: if there are fewer images than replicas.
     """
     count = math.ceil(len(images) / batch_size)
-    size = len(images) // count
+    size = len(images) // count // replicas * replicas
+    if not size:
+        raise ValueError(f"{len(images)} images to validate on are too few for {replicas} devices")
     return data.evaluation_batches(images, batch_size=size).take(count)
 
 
-def search(
+def plan_search(
     train,
     validation,
     *,
@@ -291,13 +341,15 @@ def search(
     operations=OPERATIONS,
     allow_none=True,
     augmentation=None,
+    mixed_precision=False,
     seed=0,
     on_start=lambda: None,
 ):
-    """Searches a binary architecture with CP-NAS; the defaults are the paper's for CIFAR-10.
+    """Makes the tuner of a search with CP-NAS; the defaults are the paper's for CIFAR-10.
 
-    The search trains with cross-entropy alone (Decision: the Child-Parent loss is for training the
-    derived child). It goes on from what is found in `directory`.
+    Its `search()` runs the search, its `estimate()` measures what that will cost. It trains with
+    cross-entropy alone (Decision: the Child-Parent loss is for training the derived child), and
+    goes on from what is found in `directory`.
 
     Args:
         train: `Images` to train on.
@@ -314,16 +366,16 @@ def search(
         operations: the K operations that each edge starts with.
         allow_none: whether `none` may be in the final genotype.
         augmentation: keyword arguments of `augmentation.augment`, for the training images.
+        mixed_precision: whether convolutions compute in bfloat16, for GPUs that have it.
         seed: of the weights, the sampling and the order of the images.
         on_start: called when all settings have been found possible, before anything in `directory`
             is read or written.
 
     Returns:
-        The `Genotype` that was found.
+        A `ChildParentTuner`.
 
     Raises:
         ValueError: if a setting is impossible for these images.
-        keras_tuner.errors.FatalError: if training fails or a loss is not finite.
     """
     oracle = ChildParentOracle(
         rounds=rounds, beta=beta, seed=seed, operations=tuple(operations), allow_none=allow_none
@@ -336,10 +388,11 @@ def search(
             channels=channels,
             precision=precision,
             seed=seed,
+            dtype="bfloat16" if mixed_precision else "float32",
         )
         for precision in PRECISIONS
     }
-    tuner = ChildParentTuner(
+    return ChildParentTuner(
         oracle,
         supernets,
         train=train,
@@ -352,5 +405,18 @@ def search(
         augmentation=augmentation,
         on_start=on_start,
     )
+
+
+def search(train, validation, *, directory, **settings):
+    """Searches a binary architecture; takes the arguments of `plan_search`.
+
+    Returns:
+        The `Genotype` that was found.
+
+    Raises:
+        ValueError: if a setting is impossible for these images.
+        keras_tuner.errors.FatalError: if training fails or a loss is not finite.
+    """
+    tuner = plan_search(train, validation, directory=directory, **settings)
     tuner.search()
-    return oracle.genotype()
+    return tuner.oracle.genotype()

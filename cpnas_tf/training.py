@@ -18,6 +18,7 @@ import tensorflow as tf
 from cpnas_tf import data
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.networks import build_network
+from cpnas_tf.summaries import SummariesCallback
 from cpnas_tf.workdir import first_line, read_json, write_atomically
 
 OPTIMIZERS = ("sgd", "adam")
@@ -172,7 +173,7 @@ def train(
             *([child_parent] if child_parent else []),
             _StopOnDivergence(),
             progress,
-            _Summaries(os.path.join(directory, "logs")),
+            SummariesCallback(os.path.join(directory, "logs")),
         ],
     )
     return progress.history
@@ -290,26 +291,6 @@ class _Checkpoints(tf.keras.callbacks.Callback):
         for old in _checkpoints(self._directory)[_KEPT_CHECKPOINTS:]:
             for path in glob.glob(f"{glob.escape(old)}.*"):
                 os.unlink(path)
-
-
-class _Summaries(tf.keras.callbacks.Callback):
-    """Writes each epoch's logs for TensorBoard, which need not be installed here.
-
-    Keras's own callback needs it: `tf.summary.scalar` lives in TensorBoard, `tf.summary.write` does
-    not.
-    """
-
-    def __init__(self, folder):
-        super().__init__()
-        self._writer = tf.summary.create_file_writer(folder)
-        plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
-        self._scalar = tf.compat.v1.SummaryMetadata(plugin_data=plugin, data_class=1)
-
-    def on_epoch_end(self, epoch, logs=None):
-        with self._writer.as_default(step=epoch + 1):
-            for name, value in (logs or {}).items():
-                tf.summary.write(name, tf.cast(value, tf.float32), metadata=self._scalar)
-        self._writer.flush()
 
 
 class _StopOnDivergence(tf.keras.callbacks.Callback):

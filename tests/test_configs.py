@@ -7,25 +7,25 @@ import pytest
 from forked import ROOT
 from ml_collections import ConfigDict
 
-from cpnas_tf import data, training
+from cpnas_tf import data, devices, training
 from cpnas_tf.augmentation import augment
 from cpnas_tf.child_parent import ChildParentLoss
 from cpnas_tf.genotypes import OPERATIONS
 from cpnas_tf.networks import build_network
-from cpnas_tf.search import search
+from cpnas_tf.search import plan_search
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 FUNCTIONS = {
     "data": data.load,
     "split": data.split_for_search,
-    "search": search,
+    "search": plan_search,
     "network": build_network,
     "training": training.train,
     "child_parent": ChildParentLoss,
     "augmentation": augment,
 }
 SECTIONS = {
-    "search": {"data", "split", "search"},
+    "search": {"strategy", "data", "split", "search"},
     "train": {"data", "network", "training", "child_parent"},
 }
 # What the commands give, from the flags or the data: a config must not.
@@ -42,6 +42,9 @@ def get_config(name):
 def check_sections(config):
     """Expects each key to be a parameter of the function that the section's name stands for."""
     for name, section in config.items():
+        if name == "strategy":
+            assert section in devices.STRATEGIES
+            continue
         assert name in FUNCTIONS, f"unknown section {name!r}"
         parameters = inspect.signature(FUNCTIONS[name]).parameters
         assert set(section) <= set(parameters) - GIVEN, f"unknown keys in {name!r}"
@@ -67,7 +70,7 @@ def test_config(path):
 
 def test_every_section_is_used_by_a_config():
     used = set().union(*(get_config(path.stem) for path in CONFIGS))
-    assert used == set(FUNCTIONS) - {"augmentation"}
+    assert used == {*FUNCTIONS, "strategy"} - {"augmentation"}
 
 
 @pytest.mark.parametrize(
@@ -89,6 +92,7 @@ def test_the_check_sees_what_does_not_fit(config):
 def test_search_cifar10_is_the_papers():
     """CP-NAS, section 3.1: 105 architectures of 6 cells on half of the training set."""
     assert get_config("search_cifar10").to_dict() == {
+        "strategy": "none",
         "data": {"name": "cifar10", "split": "train"},
         "split": {
             "train_fraction": 0.5,
@@ -109,6 +113,7 @@ def test_search_cifar10_is_the_papers():
             "operations": OPERATIONS,
             "allow_none": True,
             "augmentation": {"crop_padding": 4, "flip": True, "cutout": 0},
+            "mixed_precision": False,
             "seed": 0,
         },
     }
@@ -136,7 +141,7 @@ def test_train_cifar10_is_the_papers():
 
 @pytest.mark.parametrize(
     ("name", "function", "section"),
-    [("search_cifar10", search, "search"), ("train_cifar10", training.train, "training")],
+    [("search_cifar10", plan_search, "search"), ("train_cifar10", training.train, "training")],
 )
 def test_the_librarys_defaults_are_the_papers_too(name, function, section):
     parameters = inspect.signature(function).parameters

@@ -19,7 +19,12 @@ ORDER = [
     "workdir",
     "genotypes",
     "search_log",
+    "search_progress",
+    "search_state",
+    "cell_drawing",
+    "plotting",
     "oracle",
+    "devices",
     "operations",
     "child_parent",
     "digits",
@@ -27,15 +32,14 @@ ORDER = [
     "data",
     "networks",
     "supernet",
+    "summaries",
     "search",
     "training",
     "costs",
     "export",
-    "cell_drawing",
-    "plotting",
     "cli",
 ]
-STDLIB_ONLY = ("__init__", "workdir", "genotypes", "search_log")
+STDLIB_ONLY = ("__init__", "workdir", "genotypes", "search_log", "search_progress")
 LAZY = {"matplotlib", "larq_compute_engine", "tensorboard"}
 
 

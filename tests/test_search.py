@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_tuner.errors import FatalError
 from tensorflow.python.framework.config import disable_op_determinism
 
-from cpnas_tf import data, search_log
+from cpnas_tf import data, search_log, search_progress
 from cpnas_tf import search as search_module
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.oracle import ChildParentOracle
@@ -275,6 +275,7 @@ class TestSearch:
                 channels=5,
                 beta=0.5,
                 allow_none=False,
+                mixed_precision=True,
                 on_start=StopError,
                 **SEARCH,
                 **TRAINING,
@@ -282,6 +283,7 @@ class TestSearch:
         oracle, child, parent, tuner = (settings for _, settings in made)
         assert oracle == {**SEARCH, "beta": 0.5, "allow_none": False}
         sizes = {"input_shape": (8, 8, 1), "classes": 2, "cells": 4, "channels": 5, "seed": 3}
+        sizes["dtype"] = "bfloat16"
         assert child == {**sizes, "precision": "child"}
         assert parent == {**sizes, "precision": "parent"}
         assert tuner == {
@@ -435,8 +437,8 @@ class TestTuner:
 
     def test_the_eta_of_a_resumed_search_of_days(self, monkeypatch, capsys, whole):
         clock = itertools.count(0, 3600)  # an hour from call to call
-        monkeypatch.setattr(search_module.time, "monotonic", lambda: next(clock))
-        progress = search_module._Progress(105, 50, 1000)
+        monkeypatch.setattr(search_progress.time, "monotonic", lambda: next(clock))
+        progress = search_progress.Progress(105, 50, 1000)
         progress.finish(whole.tuner.oracle.results[0], 3600)
         assert "[ 51/105]" in capsys.readouterr().out
         progress.finish(whole.tuner.oracle.results[0], 3600)

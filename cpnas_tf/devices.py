@@ -1,0 +1,91 @@
+"""More devices than one, through `tf.distribute`. Imports TensorFlow only to make a strategy.
+
+- "none": one device, the first GPU or the CPU.
+- "mirrored": all devices of this machine, its GPUs or else its logical CPUs, each on its part of
+  every batch.
+- "multi_worker": one process a machine, each started with the same command and the TF_CONFIG of its
+  own: `{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}`. The
+  worker of index 0 is the chief and alone writes files; the others read them, so that their
+  --workdir must be the chief's, on a shared disk.
+"""
+
+import json
+import os
+
+STRATEGIES = ("none", "mirrored", "multi_worker")
+
+
+def check_strategy(name):
+    """The worker's number and how many there are, (0, 1) where there is one process.
+
+    Raises:
+        ValueError: if the name is unknown, or "multi_worker" has no TF_CONFIG that describes it.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, received: {name!r}")
+    if name != "multi_worker":
+        return 0, 1
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        config = json.loads(text)
+        jobs, task = config["cluster"], config["task"]
+        workers, kind, index = jobs["worker"], task["type"], task["index"]
+        addresses = [worker.rpartition(":") for worker in workers]
+        fits = set(jobs) == {"worker"} and kind == "worker" and index in range(len(workers))
+        fits = fits and all(host and port.isdigit() for host, _, port in addresses)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            "strategy multi_worker needs the environment variable TF_CONFIG to be like "
+            '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
+            f"received: {text!r}"
+        )
+    return index, len(workers)
+
+
+def make_strategy(name):
+    """Makes the `tf.distribute.Strategy` of a name in `STRATEGIES`.
+
+    "multi_worker" waits for the other workers, and must be made before TensorFlow computes.
+
+    Raises:
+        ValueError: if the name is unknown, "mirrored" has fewer than two devices, or the cluster of
+            "multi_worker" cannot be joined.
+    """
+    index, workers = check_strategy(name)
+    import tensorflow as tf
+
+    if name == "none":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        if len(found) < 2:
+            raise ValueError(
+                "strategy mirrored needs two devices or more, found "
+                f"{', '.join(device.name for device in found)}: use strategy none"
+            )
+        return tf.distribute.MirroredStrategy([device.name for device in found])
+    print(f"worker {index} of {workers} waits for the others", flush=True)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise ValueError(f"worker {index} of {workers} cannot join the others: {error}") from error
+
+
+def is_chief(strategy):
+    """Whether this process is the one that writes files."""
+    return not getattr(strategy.cluster_resolver, "task_id", None)
+
+
+def wait_for_all(strategy):
+    """Returns when all workers have called it, if there are several."""
+    if getattr(strategy.cluster_resolver, "task_id", None) is None:
+        return
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def count():
+        return strategy.reduce("sum", strategy.run(lambda: tf.constant(1.0)), axis=None)
+
+    count()

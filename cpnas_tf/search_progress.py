@@ -1,0 +1,95 @@
+"""What a user sees of a search: its plan, a line an architecture, a summary. No TensorFlow."""
+
+import datetime
+import itertools
+import statistics
+import sys
+import time
+
+
+class Progress:
+    """One line an architecture, and on a terminal a moving one within it.
+
+    Args:
+        architectures: of the whole search.
+        done: how many of them are trained already.
+        images: that an architecture is trained on.
+    """
+
+    def __init__(self, architectures, done, images):
+        self._architectures, self._done, self._images = architectures, done, images
+        self._started, self._first = time.monotonic(), done
+
+    def step(self, number, step, steps):
+        """Shows where the epoch of architecture `number` is, all counted from 0."""
+        if sys.stdout.isatty():
+            print(f"\rarchitecture {number + 1}: step {step + 1}/{steps}", end="", flush=True)
+
+    def finish(self, result, seconds):
+        """Prints the line of an architecture: its `oracle.Result` and how long it took."""
+        self._done += 1
+        elapsed = time.monotonic() - self._started
+        left = elapsed / (self._done - self._first) * (self._architectures - self._done)
+        print(
+            f"{chr(13) if sys.stdout.isatty() else ''}[{self._done:3d}/{self._architectures}] "
+            f"stage {result.stage} round {result.round} sample {result.sample}  "
+            f"child {result.child_accuracy:6.2%}  parent {result.parent_accuracy:6.2%}  "
+            f"{self._images / seconds:6.0f} images/s  "
+            f"ETA {duration(left)}",
+            flush=True,
+        )
+
+
+def duration(seconds):
+    """Seconds as days, hours, minutes and seconds, such as `2 days, 5:00:00`."""
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def plan(*, operations, rounds, images, estimate):
+    """What a search is going to do and to cost, as text.
+
+    Args:
+        operations: K at the start.
+        rounds: T.
+        images: that an architecture is trained on.
+        estimate: as `ChildParentTuner.estimate` gives it.
+    """
+    lines = [f"{'stage':>5} {'operations an edge':>19} {'architectures':>14} {'images':>12}"]
+    kept = range(operations, 1, -1)
+    for stage, left in enumerate(kept):
+        count = rounds * left
+        lines.append(f"{stage:>5} {left:>19} {count:>14} {count * images:>12,}")
+    total = rounds * sum(kept)
+    lines.append(f"{'total':>5} {'':>19} {total:>14} {total * images:>12,}")
+    return "\n".join(
+        [
+            *lines,
+            "Each image is seen by a child and by a parent. Measured now: the first step "
+            f"{estimate['first_step_seconds']:.1f} s, each further one "
+            f"{estimate['step_seconds']:.3f} s, the validation of an architecture "
+            f"{estimate['validation_seconds']:.2f} s.",
+            f"Estimated: {duration(estimate['total_seconds'])} for the search, "
+            f"{estimate['peak_bytes'] / 2**30:.1f} GiB of memory.",
+        ]
+    )
+
+
+def summary(rows):
+    """What a search did, a line a stage, as text.
+
+    Args:
+        rows: as `search_log.read` gives them.
+    """
+    lines = [f"{'stage':>5} {'architectures':>14} {'child':>8} {'parent':>8} {'time':>16}"]
+
+    def add(name, group):
+        child, parent = (
+            statistics.fmean(row[f"{who}_accuracy"] for row in group) for who in ("child", "parent")
+        )
+        seconds = duration(sum(row["seconds"] for row in group))
+        lines.append(f"{name:>5} {len(group):>14} {child:>8.2%} {parent:>8.2%} {seconds:>16}")
+
+    for stage, group in itertools.groupby(rows, key=lambda row: row["stage"]):
+        add(stage, list(group))
+    add("total", rows)
+    return "\n".join(lines)
