@@ -26,6 +26,7 @@ ORDER = [
     "augmentation",
     "data",
     "networks",
+    "reference_networks",
     "supernet",
     "search",
     "training",
