@@ -15,6 +15,7 @@ from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
 cli.define_config()
+cli.define_data_dir()
 cli.define_path("workdir", "Folder of the search.")
 cli.define_overwrite()
 flags.adopt_module_key_flags(cli)

@@ -2,6 +2,8 @@
 
 import csv
 import functools
+import importlib
+import inspect
 import json
 import os
 import re
@@ -14,6 +16,7 @@ import forked
 import pytest
 from forked import ROOT
 
+from cpnas_tf import reference_networks
 from cpnas_tf.genotypes import CHOICES, Genotype
 
 OPTIONS = {
@@ -22,8 +25,10 @@ OPTIONS = {
     "evaluate": {"workdir", "data_dir", "overwrite"},
     "export": {"workdir", "output", "data_dir", "overwrite"},
     "plot": {"workdir", "genotype", "output", "overwrite"},
+    "profile": {"genotype", "config", "precision", "model", "json", "csv", "overwrite"},
     "quickstart": {"folder"},
 }
+NOT_REQUIRED = {"data_dir", "overwrite", "precision", "model", "json", "csv"}
 KEPT = ("skip_connect", "max_pool_3x3", "avg_pool_3x3")
 SEARCH = (
     "--config=configs/search_digits.py",
@@ -191,6 +196,99 @@ class TestResults:
         expected = {f"{tmp_path}/plots/{name}.{kind}" for name in names for kind in ("png", "svg")}
         assert set(printed) == expected
         assert all(map(os.path.isfile, printed))
+
+
+def without_data():
+    """Takes from a command what it could read a data set with."""
+    importlib.import_module("tensorflow_datasets").builder = None
+
+
+class TestProfile:
+    PARAMETERS = {
+        "wrn22": (4_321_482, 0),
+        "wrn22_1bit": (4_321_482, 4_276_224),
+        "resnet18": (11_679_912, 0),
+        "birealnet18": (11_679_912, 10_985_472),
+    }
+
+    @pytest.mark.parametrize("model", PARAMETERS)
+    def test_reference_networks(self, model):
+        profile = json.loads(succeed(forked.run("profile", f"--model={model}", "--json")))
+        counted = profile["parameters"], profile["binary_parameters"]
+        assert counted == self.PARAMETERS[model]
+        assert profile["memory_saving"] == pytest.approx(138.287424 / profile["memory_mbit"])
+        assert profile["speedup"] == pytest.approx(647.694848 / profile["flops_m"])
+        for name in ("real_macs_m", "binary_macs_m"):
+            assert profile[name] == sum(row[name[:-2]] for row in profile["layers"]) / 1e6
+
+    def test_every_reference_network_can_be_named(self):
+        functions = inspect.getmembers(reference_networks, inspect.isfunction)
+        assert {name for name, _ in functions if name[0] != "_"} == set(self.PARAMETERS)
+
+    @pytest.mark.parametrize("precision", ["child", "parent"])
+    def test_the_networks_of_a_genotype(self, genotype, precision):
+        arguments = (f"--genotype={genotype}", "--config=configs/train_cifar10.py", "--json")
+        small = ("--config.network.cells=1", "--config.network.channels=8")
+        chosen = () if precision == "child" else (f"--precision={precision}",)
+        outcome = forked.run("profile", *arguments, *small, *chosen, before=without_data)
+        profile = json.loads(succeed(outcome))
+        real = 27 * 24 + (4 * 16 + 1) * 10
+        binary = 2 * 24 * 16 + 8 * 16 * 16  # the inputs' convolutions and 8 skips of stride 2
+        assert profile["parameters"] == real + binary
+        assert profile["binary_parameters"] == (binary if precision == "child" else 0)
+
+    def test_in_a_process_of_its_own_only_the_object_is_printed(self):
+        profile = json.loads(succeed(run_process("profile", "--model=wrn22", "--json")))
+        assert profile["memory_mbit"] == pytest.approx(138.29, abs=0.005)
+
+    def test_table(self):
+        printed = succeed(forked.run("profile", "--model=wrn22_1bit"))
+        lines = [" ".join(line.split()) for line in printed.splitlines()]
+        assert lines[1].startswith("stem convolution 32x32x64 1,728 0 1,769,472 0 ")
+        assert any(line.startswith("total 45,258 4,276,224 ") for line in lines)
+        assert "this network 5.72 15.99 24.16x 40.50x" in lines
+        assert "WRN-22, real, on CIFAR-10 138.29 647.69 1.00x 1.00x" in lines
+        assert "paper: WRN-22 (BONN), 1-bit 5.71 17.03 24.19x 28.03x" in lines
+
+    def test_the_paper_is_left_out_where_its_images_are_others(self, genotype):
+        arguments = (f"--genotype={genotype}", "--config=configs/train_digits.py")
+        printed = succeed(forked.run("profile", *arguments))
+        assert "WRN-22" in printed
+        assert "paper" not in printed
+
+    def test_csv(self, tmp_path):
+        path = tmp_path / "layers.csv"
+        arguments = ("--model=wrn22", f"--csv={path}")
+        succeed(forked.run("profile", *arguments))
+        assert sum(int(row["bits"]) for row in read_csv(path)) == 32 * 4_321_482
+        path.write_text("old")
+        check_refused(tmp_path, "profile", *arguments, value="--overwrite")
+        succeed(forked.run("profile", *arguments, "--overwrite"))
+        assert len(read_csv(path)) == 22
+
+    @pytest.mark.parametrize(
+        ("arguments", "value"),
+        [
+            (["--model=vgg"], "vgg"),
+            (["--model=wrn22", "--genotype={genotype}"], "genotype"),
+            (["--model=wrn22", "--config=configs/train_digits.py"], "--config"),
+            (["--model=wrn22", "--precision=child"], "--precision"),
+            (["--model=wrn22", "--csv={genotype}/layers.csv"], "layers.csv"),
+            (["--genotype={genotype}", "--config=configs/search_digits.py"], "search_digits.py"),
+            (["--genotype=missing.json", "--config=configs/train_digits.py"], "missing.json"),
+            (["--genotype=", "--config=configs/train_digits.py"], "genotype file"),
+            ([*TRAIN, "--genotype={genotype}", "--config.data.name=mnist"], "'mnist'"),
+            ([*TRAIN, "--genotype={genotype}", "--config.network.cells=0"], "cells"),
+        ],
+    )
+    def test_what_is_refused(self, tmp_path, genotype, arguments, value):
+        arguments = [argument.format(genotype=genotype) for argument in arguments]
+        check_refused(tmp_path, "profile", *arguments, value=value)
+
+    def test_it_does_not_hide_pythons_profile(self, genotype, tmp_path):
+        arguments = (f"--genotype={genotype}", f"--output={tmp_path}/plots")
+        outcome = run_process("plot", *arguments, "--run_with_profiling")
+        assert "function calls" in succeed(outcome)
 
 
 class TestHelp:
@@ -380,13 +478,13 @@ class TestFlags:
 
     @pytest.mark.parametrize(
         ("name", "missing"),
-        [(name, flag) for name in OPTIONS for flag in OPTIONS[name] - {"data_dir", "overwrite"}],
+        [(name, flag) for name in OPTIONS for flag in OPTIONS[name] - NOT_REQUIRED],
     )
     def test_missing_flags(self, tmp_path, genotype, name, missing):
-        if missing == "precision" or (name == "plot" and missing == "genotype"):
+        if name == "plot" and missing == "genotype":
             pytest.skip("not required")
         given = {
-            "config": f"configs/{name}_digits.py",
+            "config": f"configs/{'search' if name == 'search' else 'train'}_digits.py",
             "genotype": genotype,
             "output": tmp_path / "output",
             "workdir": tmp_path / "run",
