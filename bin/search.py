@@ -18,6 +18,7 @@ from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
 cli.define_config()
+cli.define_data_dir()
 cli.define_path("workdir", "Folder of the search.")
 flags.DEFINE_bool("dry_run", False, "Show the plan and what it will cost, and write nothing.")
 cli.define_overwrite()

@@ -17,6 +17,7 @@ from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
 cli.define_config()
+cli.define_data_dir()
 cli.define_path("workdir", "Folder of the training.")
 cli.define_path("genotype", "Genotype file, as bin/search.py writes it.")
 flags.DEFINE_enum("precision", "child", ["child", "parent"], "1-bit or full precision.")

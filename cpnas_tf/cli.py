@@ -23,16 +23,16 @@ FLAGS = flags.FLAGS
 _NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*cuInit.*\(303\)")
 
 
-def define_config():
-    """Defines --config and --data_dir, for the commands that start a run."""
+def define_config(*, required=True):
+    """Defines --config."""
     config_flags.DEFINE_config_file(
         "config",
         None,
         "A file in configs/; --config.SECTION.KEY=VALUE replaces one of its values.",
         lock_config=True,
     )
-    _require("config")
-    define_data_dir()
+    if required:
+        _require("config")
 
 
 def define_data_dir():
@@ -154,6 +154,9 @@ def run(main, *, sections=()):
         main: the command, without arguments.
         sections: the sections that its --config has, if it has one.
     """
+    # Python puts the command's folder first on the path: its profile.py would hide Python's own.
+    folder = os.path.dirname(os.path.realpath(sys.argv[0]))
+    sys.path[:] = [path for path in sys.path if path != folder]
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGALRM, _stop)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background

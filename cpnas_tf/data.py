@@ -23,7 +23,12 @@ from cpnas_tf import digits
 from cpnas_tf.augmentation import augment, normalize
 from cpnas_tf.workdir import first_line
 
-DATASETS = ("digits", "fashion_mnist", "cifar10")
+# The shape of an image, (height, width, channels), and the number of classes.
+DATASETS = {
+    "digits": ((8, 8, 1), 10),
+    "fashion_mnist": ((28, 28, 1), 10),
+    "cifar10": ((32, 32, 3), 10),
+}
 SPLITS = ("train", "test")
 
 
@@ -73,6 +78,26 @@ class Images:
         return Images(self.images[indices], self.labels[indices], self.class_names)
 
 
+def describe(name, split):
+    """The shape of a data set's images and its number of classes, without reading anything.
+
+    Args:
+        name: one of `DATASETS`.
+        split: one of `SPLITS`.
+
+    Returns:
+        `((height, width, channels), classes)`.
+
+    Raises:
+        ValueError: if the name or the split is unknown.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}, expected one of: {', '.join(DATASETS)}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}, expected one of: {', '.join(SPLITS)}")
+    return DATASETS[name]
+
+
 def load(name, split, *, data_dir=None):
     """Reads one split of a data set into memory, in its fixed order.
 
@@ -90,10 +115,7 @@ def load(name, split, *, data_dir=None):
         ValueError: if the name or the split is unknown, if the data set is not there and cannot be
             prepared, or if what is there cannot be read.
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}, expected one of: {', '.join(DATASETS)}")
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}, expected one of: {', '.join(SPLITS)}")
+    describe(name, split)
     builder = _builder(name, data_dir)
     if not builder.data_path.exists():
         _prepare(builder)

@@ -3,6 +3,8 @@
 import csv
 import fcntl
 import functools
+import importlib
+import inspect
 import json
 import os
 import re
@@ -16,14 +18,16 @@ import forked
 import pytest
 from forked import ROOT
 
+from cpnas_tf import reference_networks
 from cpnas_tf.genotypes import CHOICES, Genotype
 
 OPTIONS = {
-    "search": {"config", "workdir", "data_dir", "overwrite"},
+    "search": {"config", "workdir", "data_dir", "dry_run", "overwrite"},
     "train": {"config", "genotype", "workdir", "precision", "data_dir", "overwrite"},
     "evaluate": {"workdir", "data_dir", "overwrite"},
     "export": {"workdir", "output", "data_dir", "overwrite"},
     "plot": {"workdir", "genotype", "output", "overwrite"},
+    "profile": {"genotype", "config", "precision", "model", "json", "csv", "overwrite"},
     "quickstart": {"folder"},
 }
 REQUIRED = {
@@ -32,6 +36,7 @@ REQUIRED = {
     "evaluate": ("workdir",),
     "export": ("workdir", "output"),
     "plot": ("workdir", "output"),
+    "profile": (),
     "quickstart": ("folder",),
 }
 KEPT = ("skip_connect", "max_pool_3x3", "avg_pool_3x3")
@@ -219,6 +224,99 @@ class TestResults:
         assert re.search(rf"test accuracy +{accuracy:.2%} +{accuracy:.2%}\n", printed)
         for name in ("search/genotype.json", "train", "export/saved_model", "plots"):
             assert f"{folder}/{name}" in printed
+
+
+def without_data():
+    """Takes from a command what it could read a data set with."""
+    importlib.import_module("tensorflow_datasets").builder = None
+
+
+class TestProfile:
+    PARAMETERS = {
+        "wrn22": (4_321_482, 0),
+        "wrn22_1bit": (4_321_482, 4_276_224),
+        "resnet18": (11_679_912, 0),
+        "birealnet18": (11_679_912, 10_985_472),
+    }
+
+    @pytest.mark.parametrize("model", PARAMETERS)
+    def test_reference_networks(self, model):
+        profile = json.loads(succeed(forked.run("profile", f"--model={model}", "--json")))
+        counted = profile["parameters"], profile["binary_parameters"]
+        assert counted == self.PARAMETERS[model]
+        assert profile["memory_saving"] == pytest.approx(138.287424 / profile["memory_mbit"])
+        assert profile["speedup"] == pytest.approx(647.694848 / profile["flops_m"])
+        for name in ("real_macs_m", "binary_macs_m"):
+            assert profile[name] == sum(row[name[:-2]] for row in profile["layers"]) / 1e6
+
+    def test_every_reference_network_can_be_named(self):
+        functions = inspect.getmembers(reference_networks, inspect.isfunction)
+        assert {name for name, _ in functions if name[0] != "_"} == set(self.PARAMETERS)
+
+    @pytest.mark.parametrize("precision", ["child", "parent"])
+    def test_the_networks_of_a_genotype(self, genotype, precision):
+        arguments = (f"--genotype={genotype}", "--config=configs/train_cifar10.py", "--json")
+        small = ("--config.network.cells=1", "--config.network.channels=8")
+        chosen = () if precision == "child" else (f"--precision={precision}",)
+        outcome = forked.run("profile", *arguments, *small, *chosen, before=without_data)
+        profile = json.loads(succeed(outcome))
+        real = 27 * 24 + (4 * 16 + 1) * 10
+        binary = 2 * 24 * 16 + 8 * 16 * 16  # the inputs' convolutions and 8 skips of stride 2
+        assert profile["parameters"] == real + binary
+        assert profile["binary_parameters"] == (binary if precision == "child" else 0)
+
+    def test_in_a_process_of_its_own_only_the_object_is_printed(self):
+        profile = json.loads(succeed(run_process("profile", "--model=wrn22", "--json")))
+        assert profile["memory_mbit"] == pytest.approx(138.29, abs=0.005)
+
+    def test_table(self):
+        printed = succeed(forked.run("profile", "--model=wrn22_1bit"))
+        lines = [" ".join(line.split()) for line in printed.splitlines()]
+        assert lines[1].startswith("stem convolution 32x32x64 1,728 0 1,769,472 0 ")
+        assert any(line.startswith("total 45,258 4,276,224 ") for line in lines)
+        assert "this network 5.72 15.99 24.16x 40.50x" in lines
+        assert "WRN-22, real, on CIFAR-10 138.29 647.69 1.00x 1.00x" in lines
+        assert "paper: WRN-22 (BONN), 1-bit 5.71 17.03 24.19x 28.03x" in lines
+
+    def test_the_paper_is_left_out_where_its_images_are_others(self, genotype):
+        arguments = (f"--genotype={genotype}", "--config=configs/train_digits.py")
+        printed = succeed(forked.run("profile", *arguments))
+        assert "WRN-22" in printed
+        assert "paper" not in printed
+
+    def test_csv(self, tmp_path):
+        path = tmp_path / "layers.csv"
+        arguments = ("--model=wrn22", f"--csv={path}")
+        succeed(forked.run("profile", *arguments))
+        assert sum(int(row["bits"]) for row in read_csv(path)) == 32 * 4_321_482
+        path.write_text("old")
+        check_refused(tmp_path, "profile", *arguments, value="--overwrite")
+        succeed(forked.run("profile", *arguments, "--overwrite"))
+        assert len(read_csv(path)) == 22
+
+    @pytest.mark.parametrize(
+        ("arguments", "value"),
+        [
+            (["--model=vgg"], "vgg"),
+            (["--model=wrn22", "--genotype={genotype}"], "genotype"),
+            (["--model=wrn22", "--config=configs/train_digits.py"], "--config"),
+            (["--model=wrn22", "--precision=child"], "--precision"),
+            (["--model=wrn22", "--csv={genotype}/layers.csv"], "layers.csv"),
+            (["--genotype={genotype}", "--config=configs/search_digits.py"], "search_digits.py"),
+            (["--genotype=missing.json", "--config=configs/train_digits.py"], "missing.json"),
+            (["--genotype=", "--config=configs/train_digits.py"], "genotype file"),
+            ([*TRAIN, "--genotype={genotype}", "--config.data.name=mnist"], "'mnist'"),
+            ([*TRAIN, "--genotype={genotype}", "--config.network.cells=0"], "cells"),
+        ],
+    )
+    def test_what_is_refused(self, tmp_path, genotype, arguments, value):
+        arguments = [argument.format(genotype=genotype) for argument in arguments]
+        check_refused(tmp_path, "profile", *arguments, value=value)
+
+    def test_it_does_not_hide_pythons_profile(self, genotype, tmp_path):
+        arguments = (f"--genotype={genotype}", f"--output={tmp_path}/plots")
+        outcome = run_process("plot", *arguments, "--run_with_profiling")
+        assert "function calls" in succeed(outcome)
 
 
 class TestHelp:
@@ -436,7 +534,7 @@ class TestFlags:
     )
     def test_missing_flags(self, tmp_path, genotype, name, missing):
         given = {
-            "config": f"configs/{name}_digits.py",
+            "config": f"configs/{'search' if name == 'search' else 'train'}_digits.py",
             "genotype": genotype,
             "output": tmp_path / "output",
             "workdir": tmp_path / "run",

@@ -173,6 +173,19 @@ class TestDigits:
         assert_one_line(error, folder / "digits", "delete that folder to prepare it again")
 
 
+class TestDescribe:
+    @pytest.mark.parametrize("name", data.DATASETS)
+    def test_it_says_what_tfds_does(self, name, tmp_path):
+        features = tfds.builder(name, data_dir=tmp_path).info.features
+        expected = features["image"].shape, features["label"].num_classes
+        assert data.describe(name, "train") == expected
+
+    @pytest.mark.parametrize(("name", "split"), [("mnist", "train"), ("digits", "validation")])
+    def test_unknown_names(self, name, split):
+        with pytest.raises(ValueError, match="unknown (data set 'mnist'|split 'validation'), exp"):
+            data.describe(name, split)
+
+
 class TestLoad:
     def test_unknown_data_set(self):
         with pytest.raises(ValueError, match="unknown data set 'mnist'") as error:

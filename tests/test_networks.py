@@ -1,4 +1,4 @@
-"""The networks of genotypes: their wiring, precision, sizes and costs, counted independently."""
+"""The networks of genotypes: their wiring, precision and sizes."""
 
 import random
 
@@ -215,96 +215,11 @@ def test_a_saved_network_predicts_the_same(tested, tmp_path):
     np.testing.assert_allclose(loaded(images()), tested(images()), rtol=1e-5, atol=1e-5)
 
 
-def weights_per_pixel(operation, channels, stride):
-    """How many kernel weights an operation has; each is used once for every pixel it gives."""
-    if operation == "skip_connect":
-        return channels * channels if stride == 2 else 0
-    if not operation.startswith(("sep_conv", "dil_conv")):
-        return 0
-    separable = int(operation[-1]) ** 2 * channels + channels * channels
-    return 2 * separable if operation.startswith("sep_conv") else separable
-
-
-def count(genotype, *, cells, channels, side, depth, classes):
-    """Binary and real parameters, and binary and real MACs, of a child of square images."""
-    stem = 9 * depth * 3 * channels
-    real_macs = stem * side**2
-    widths = 3 * channels, 3 * channels
-    binary = binary_macs = 0
-    for cell in range(cells):
-        reduction = cell in (cells // 3, 2 * cells // 3)
-        channels *= 1 + reduction
-        binary += sum(widths) * channels
-        binary_macs += sum(widths) * channels * side**2
-        side //= 1 + reduction
-        operations = genotype.reduce if reduction else genotype.normal
-        for (source, _), operation in zip(EDGES, operations, strict=True):
-            stride = 2 if reduction and source < 2 else 1
-            weights = weights_per_pixel(operation, channels, stride)
-            binary += weights
-            binary_macs += weights * side**2
-        widths = widths[1], 4 * channels
-    dense = 4 * channels * classes
-    return binary, stem + dense + classes, binary_macs, real_macs + dense
-
-
-def profiled(model):
-    """The same four numbers, as Larq counts them, batch normalization left out."""
-    profile = lq.models.ModelProfile(model)
-    layers = [layer for layer in profile.layer_profiles if not layer.name.endswith("bn")]
-    layers = [layer for layer in layers if "_bn_" not in layer.name]
-    parameters = [sum(layer.weight_count(bits) for layer in layers) for bits in (1, 32)]
-    return (*parameters, *(profile.op_count("mac", bits) for bits in (1, 32)))
-
-
-def test_larq_counts_what_is_counted_by_hand(tested):
-    binary, real, binary_macs, real_macs = count(
-        ALL_OPERATIONS, cells=3, channels=4, side=8, depth=1, classes=3
-    )
-    if tested.name == "child":
-        assert profiled(tested) == (binary, real, binary_macs, real_macs)
-    else:
-        assert profiled(tested) == (0, binary + real, 0, binary_macs + real_macs)
-
-
-@pytest.mark.parametrize(("seed", "cells", "channels"), [(0, 3, 16), (1, 5, 2)])
-def test_larq_counts_random_genotypes_as_by_hand(seed, cells, channels):
-    settings = {"cells": cells, "channels": channels, "classes": 10}
-    model = network(random_genotype(seed), input_shape=(16, 16, 3), **settings)
-    assert profiled(model) == count(random_genotype(seed), side=16, depth=3, **settings)
-
-
-def test_costs_of_a_tiny_network_in_plain_arithmetic(capsys):
-    """One reduction cell, C = 2 doubled to 4, images of 8x8: a convolution and a skip of each kind.
-
-    The stem gives 6 channels of 8x8; both preprocessings bring them to 4.
-    """
-    edges = dict.fromkeys(EDGES, "none")
-    edges |= {(0, 2): "sep_conv_5x5", (1, 3): "skip_connect", (2, 4): "dil_conv_3x3"}
-    genotype = Genotype(("none",) * 14, tuple(edges.values()))
-    model = network(genotype, cells=1, channels=2)
-    stem, preprocess = 3 * 3 * 1 * 6, 1 * 1 * 6 * 4
-    sep_conv, skip, dil_conv = 2 * (25 * 4 + 4 * 4), 2 * (4 * 2), 9 * 4 + 4 * 4
-    assert profiled(model) == (
-        2 * preprocess + sep_conv + skip + dil_conv,
-        stem + (16 * 3 + 3),
-        2 * preprocess * 64 + (sep_conv + skip + dil_conv) * 16,
-        stem * 64 + 16 * 3,
-    )
-    lq.models.summary(model)
+def test_larq_summarizes_a_network(tested, capsys):
+    lq.models.summary(tested)
     printed = capsys.readouterr().out
-    assert "Ratio of MACs that are binarized" in printed
-    assert str(stem * 64) in printed
-
-
-@pytest.mark.parametrize(("channels", "real"), [(16, 3_866), (56, 13_506)])
-def test_the_child_has_the_papers_real_parameters(channels, real):
-    """CP-NAS's Table 3: 13,506 real parameters explain the Small network's 3.32 Mbit."""
-    assert real == 27 * 3 * channels + (16 * channels + 1) * 10
-    model = build_network(
-        everywhere("skip_connect"), input_shape=(32, 32, 3), classes=10, channels=channels
-    )
-    assert profiled(model)[1] == real
+    assert ("Ratio of MACs that are binarized" in printed) == (tested.name == "child")
+    assert f"{9 * 1 * 12 * 64}" in printed  # the stem's
 
 
 def test_none_leaves_no_layers(tested):

@@ -31,6 +31,7 @@ ORDER = [
     "augmentation",
     "data",
     "networks",
+    "reference_networks",
     "supernet",
     "summaries",
     "search",

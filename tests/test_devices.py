@@ -1,0 +1,226 @@
+"""Strategies: what they refuse, and that several devices search as one does."""
+
+import functools
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import forked
+import pytest
+
+from cpnas_tf import devices
+
+SEARCH = (
+    "--config=configs/search_digits.py",
+    "--config.split.train_images=64",
+    "--config.split.validation_images=32",
+    "--config.search.cells=1",
+    "--config.search.channels=2",
+    "--config.search.batch_size=32",
+    "--config.search.operations=('none', 'avg_pool_3x3', 'dil_conv_3x3')",
+)
+
+
+def tf_config(*, workers=("a:1", "b:2"), kind="worker", index=0, job="worker"):
+    return json.dumps({"cluster": {job: list(workers)}, "task": {"type": kind, "index": index}})
+
+
+@pytest.mark.parametrize("name", ["none", "mirrored"])
+def test_one_process_needs_no_tf_config(monkeypatch, name):
+    monkeypatch.setenv("TF_CONFIG", "{")
+    assert devices.check_strategy(name) == (0, 1)
+
+
+def test_a_worker_knows_its_number(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", tf_config(workers=["a:1", "b:2", "[::1]:3"], index=1))
+    assert devices.check_strategy("multi_worker") == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        "5",
+        "{}",
+        tf_config()[:-1],
+        tf_config(workers=[]),
+        tf_config(workers=["a"]),
+        tf_config(workers=["a:b"]),
+        tf_config(workers=[1]),
+        tf_config(index=2),
+        tf_config(index=-1),
+        tf_config(index="0"),
+        tf_config(kind="ps"),
+        tf_config(job="ps"),
+    ],
+)
+def test_a_broken_tf_config_is_one_line_that_names_it(monkeypatch, text):
+    if text is None:
+        monkeypatch.delenv("TF_CONFIG", raising=False)
+    else:
+        monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match="strategy multi_worker needs .* TF_CONFIG") as error:
+        devices.check_strategy("multi_worker")
+    assert repr(text or "") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_strategy():
+    with pytest.raises(ValueError, match="none, mirrored, multi_worker, received: 'tpu'"):
+        devices.check_strategy("tpu")
+
+
+def test_mirrored_needs_two_devices():
+    with pytest.raises(ValueError, match="found /device:CPU:0: use strategy none"):
+        devices.make_strategy("mirrored")
+
+
+def two_cpus():
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    parts = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, parts)
+
+
+def set_tf_config(text):
+    os.environ["TF_CONFIG"] = text
+
+
+def free_addresses(count):
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    addresses = [f"localhost:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return addresses
+
+
+def run_workers(folder, *arguments):
+    """Runs two workers at once and returns their outcomes."""
+    workers = free_addresses(2)
+
+    def run(index):
+        return forked.run(
+            "search",
+            *arguments,
+            "--config.strategy=multi_worker",
+            f"--workdir={folder}",
+            before=functools.partial(set_tf_config, tf_config(workers=workers, index=index)),
+        )
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(run, range(2)))
+
+
+def results(folder):
+    """The genotype, and `search.csv` without its times."""
+    lines = (folder / "search.csv").read_text().splitlines()
+    genotype = (folder / "genotype.json").read_text()
+    return [line.rpartition(",")[0] for line in lines], genotype
+
+
+def test_two_devices_and_two_processes_search_alike(tmp_path):
+    """Bit for bit: in both the same two halves of each batch meet, and a + b = b + a."""
+    arguments = (*SEARCH, f"--data_dir={tmp_path}/data")
+    for outcome in run_workers(tmp_path / "workers", *arguments):
+        assert (outcome.code, outcome.stderr) == (0, "")
+    assert outcome.stdout == "worker 1 of 2 waits for the others\n"
+    outcome = forked.run(
+        "search",
+        *arguments,
+        "--config.strategy=mirrored",
+        f"--workdir={tmp_path}/mirrored",
+        before=two_cpus,
+    )
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert results(tmp_path / "workers") == results(tmp_path / "mirrored")
+    assert len(results(tmp_path / "workers")[0]) == 1 + 3 + 2
+
+    config = tmp_path / "workers" / "config.json"
+    run = json.loads(config.read_text())
+    assert run["workers"] == 2
+    config.write_text(json.dumps({**run, "workers": 3}))
+    for outcome in run_workers(tmp_path / "workers", *arguments):
+        assert outcome.code == 1
+        assert "workers: 3 there, 2 here" in outcome.stderr
+
+
+ONE_AND_TWO = """
+import sys
+import cpnas_tf
+import numpy as np
+import tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from cpnas_tf.search import _share
+from cpnas_tf.supernet import Supernet
+
+SGD = {"learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
+
+
+class Engine:
+    def __init__(self, strategy, precision):
+        with strategy.scope():
+            self.supernet = Supernet(
+                input_shape=(8, 8, 1), classes=3, cells=1, channels=4, precision=precision
+            )
+
+        @tf.function(autograph=False)
+        def step(images, labels, choices):
+            def replica(images, labels):
+                return self.supernet.train_step(_share(images), _share(labels), choices, **SGD)
+
+            losses = strategy.run(replica, args=(images, labels))
+            return strategy.reduce("mean", losses, axis=None)
+
+        self.step = step
+
+    def train(self, seed, *, twice):
+        random = np.random.default_rng(seed)
+        images = random.uniform(-1, 1, [16, 8, 8, 1]).astype("float32")
+        labels = random.integers(3, size=16)
+        if twice:
+            images[8:], labels[8:] = images[:8], labels[:8]
+        choices = tf.range(seed, seed + 28) % 8
+        return float(self.step(tf.constant(images), tf.constant(labels), choices))
+
+
+for precision in ("child", "parent"):
+    one = Engine(tf.distribute.get_strategy(), precision)
+    two = Engine(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), precision)
+    for seed in range(8):  # else sums lie exactly on the signs' threshold, and rounding decides
+        one.train(seed, twice=False)
+    for variable, mirrored in zip(one.supernet.variables, two.supernet.variables, strict=True):
+        mirrored.assign(variable)
+    losses = [engine.train(1, twice=True) for engine in (one, two)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    for variable, mirrored in zip(one.supernet.variables, two.supernet.variables, strict=True):
+        copies = [part.numpy() for part in mirrored.values]
+        np.testing.assert_array_equal(copies[0], copies[1])
+        np.testing.assert_allclose(copies[0], variable, rtol=1e-2, atol=1e-3)
+    different = [engine.train(0, twice=False) for engine in (one, two)]
+    assert abs(different[0] - different[1]) > 1e-3, different
+print("alike")
+"""
+
+
+def test_two_devices_train_as_one_where_their_statistics_agree():
+    """BN takes its statistics from a replica's own part of the batch, as is usual, so that two
+    devices and one differ by more than rounding. Where both parts are the same images the
+    statistics are the same, and so is the step, but for rounding.
+    """
+    root = pathlib.Path(__file__).parent.parent
+    process = subprocess.run(
+        [sys.executable, "-c", ONE_AND_TWO],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert process.stdout == "alike\n", process.stderr[-2000:]
