@@ -4,8 +4,9 @@ python benchmarks/search_engine.py [--architectures=8] [--steps=7] [--batch_size
 
 The work is a child + parent training step of the paper's search network (6 cells, C = 16, 32x32
 images) for random architectures. The naive way, built here, is a functional Keras/Larq model an
-architecture with a train function of its own. All ratios are of medians of one run; the last line
-is one JSON object with
+architecture with a train function of its own. What is compared is timed in turns, step by step, so
+that what else the machine does meets both sides; ratios are medians over the architectures of
+ratios of medians over the steps. The last line is one JSON object with
 
 - overhead_ratio: what a new architecture costs beyond a steady step, over the same for the naive
   way; the engine's one trace (one_off_seconds) is spread over the paper's 105 architectures;
@@ -57,9 +58,10 @@ def timed(function):
     return time.perf_counter() - started
 
 
-def steady(function, steps):
-    """Median seconds of a call after a first one."""
-    return statistics.median(timed(function) for _ in range(steps))
+def steady(steps, *functions):
+    """Median seconds of a call of each function, called in turns."""
+    rounds = [[timed(function) for function in functions] for _ in range(steps)]
+    return [statistics.median(times) for times in zip(*rounds, strict=True)]
 
 
 class Engine:
@@ -138,40 +140,35 @@ def main(_):
     choices = [tf.constant(genotype.indices) for genotype in genotypes]
 
     engine = Engine(images, labels)
+    alone = [Engine(images, labels, [precision]) for precision in PRECISIONS]
     one_off = timed(lambda: engine.train(choices[0])) - timed(lambda: engine.train(choices[0]))
+    for single in alone:
+        single.train(choices[0])
     rows = []
     for genotype, choice in zip(genotypes, choices[: FLAGS.architectures], strict=False):
-        first = timed(functools.partial(engine.train, choice))
-        step = steady(functools.partial(engine.train, choice), FLAGS.steps)
+        ours, child, parent = (functools.partial(each.train, choice) for each in (engine, *alone))
+        first = timed(ours)
         started = time.perf_counter()
         naive = naive_step(genotype, images, labels)
         naive()
         naive_first = time.perf_counter() - started
-        naive_steady = steady(naive, FLAGS.steps)
-        rows.append((first - step, step, naive_first - naive_steady, naive_steady))
+        step, naive_steady = steady(FLAGS.steps, ours, naive)
+        child(), parent()
+        one_bit, real = steady(FLAGS.steps, child, parent)
+        rows.append((first - step, step, naive_first - naive_steady, naive_steady, one_bit / real))
         print(
             f"architecture {len(rows)}: new {rows[-1][0]:6.2f} s, step {step:.3f} s | naive: "
-            f"new {rows[-1][2]:6.2f} s, step {naive_steady:.3f} s, ratio {step / naive_steady:.2f}",
+            f"new {rows[-1][2]:6.2f} s, step {naive_steady:.3f} s, ratio {step / naive_steady:.2f}"
+            f" | child {one_bit:.3f} s, parent {real:.3f} s, ratio {one_bit / real:.2f}",
             flush=True,
         )
-    new, step, naive_new, naive_steady = (
+    new, step, naive_new, naive_steady, binary_ratio = (
         statistics.median(column) for column in zip(*rows, strict=True)
     )
 
-    alone = []
-    for precision in PRECISIONS:
-        single = Engine(images, labels, [precision])
-        single.train(choices[0])
-        times = []
-        for choice in choices[: FLAGS.architectures]:
-            single.train(choice)
-            times.append(steady(functools.partial(single.train, choice), FLAGS.steps))
-        alone.append(times)
-        print(f"{precision} alone: {statistics.median(times):.3f} s a step", flush=True)
-
     engine.validate(choices[0])
     validation = statistics.median(
-        steady(functools.partial(engine.validate, choice), 3)
+        steady(3, functools.partial(engine.validate, choice))[0]
         for choice in choices[: FLAGS.architectures]
     )
     for number, choice in enumerate(choices, start=1):
@@ -188,7 +185,7 @@ def main(_):
         "naive_new_architecture_seconds": naive_new,
         "step_seconds": step,
         "step_ratio": statistics.median(row[1] / row[3] for row in rows),
-        "binary_ratio": statistics.median(c / p for c, p in zip(*alone, strict=True)),
+        "binary_ratio": binary_ratio,
         "memory_growth": resident_bytes() / after_10 - 1,
         "full_search_seconds": one_off + SEARCH["architectures"] * (max(new, 0) + training),
         "input_ratio": images_per_second / (batch / mean_step),

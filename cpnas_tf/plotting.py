@@ -148,7 +148,7 @@ def _draw_column(axes, counts, left, right):
 def plot_indicators(evaluations):
     """Draws a stage's evaluation indicator e(o) of Eq. 2 as a heat map, edge by operation.
 
-    The operation that an edge drops, the one with the smallest, is crossed out.
+    The smallest of each edge, the operation that the edge drops, is framed.
 
     Args:
         evaluations: for each of the 28 edges, operation -> (zbar, e(o)), as
@@ -158,6 +158,7 @@ def plot_indicators(evaluations):
         A `matplotlib.figure.Figure`.
     """
     from matplotlib import colors
+    from matplotlib.patches import Rectangle
 
     figure = new_figure(7.5)
     axes = figure.add_axes((0.14, 0.06, 0.74, 0.88))
@@ -171,14 +172,15 @@ def plot_indicators(evaluations):
         for name, (_, e) in edge.items():
             column, ink = OPERATIONS.index(name), "white" if scale(e) > 0.6 else "black"
             axes.text(column, row, f"{e:.3f}", fontsize=6, color=ink, ha="center", va="center")
-        dropped = min(edge, key=lambda name: edge[name])
-        axes.plot(OPERATIONS.index(dropped), row, "x", color="#c00000", markersize=9)
+        smallest = min(edge, key=edge.get)
+        corner = (OPERATIONS.index(smallest) - 0.5, row - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#c00000", linewidth=1.5))
     axes.set_xticks(range(len(OPERATIONS)), OPERATIONS, fontsize=6)
     axes.set_yticks(range(len(CHOICES)), CHOICES, fontsize=7)
     figure.colorbar(picture, cax=figure.add_axes((0.9, 0.06, 0.02, 0.88))).ax.tick_params(
         labelsize=7
     )
-    title = "Evaluation indicator e(o) of each edge's operations (Eq. 2); x: dropped"
+    title = "Evaluation indicator e(o) of each edge's operations (Eq. 2); framed: the smallest"
     figure.text(0.015, 0.97, title, fontsize=10, weight="bold", color=INK, va="center")
     return figure
 

@@ -6,6 +6,7 @@ Imports no TensorFlow.
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
 import re
@@ -98,6 +99,7 @@ def _claimed(workdir, run, result, written, overwrite):
         if _holds_another(workdir, run, result, overwrite):
             for name in (*written, "config.json"):
                 _remove(os.path.join(workdir, name))
+        _remove_partials(workdir)
         write_json(config, run)
         try:
             yield
@@ -164,6 +166,12 @@ def _difference(old, new, name=""):
         found = (_difference(old.get(key), new.get(key), f"{name}.{key}") for key in keys)
         return next((difference for difference in found if difference), None)
     return None if old == new else f"{name.lstrip('.')}: {old!r} there, {new!r} here"
+
+
+def _remove_partials(folder):
+    """Removes what a process that was killed while it wrote has left."""
+    for partial in glob.glob(os.path.join(glob.escape(folder), "**", "*.partial"), recursive=True):
+        _remove(partial)
 
 
 def _remove(path):

@@ -7,11 +7,13 @@ import importlib
 import inspect
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import forked
@@ -155,6 +157,7 @@ class TestResults:
             assert z == pytest.approx(child + 2.0 * (parent - child))
             assert seconds > 0
         assert (runs / "search" / "tuner").is_dir()
+        assert list((runs / "search" / "logs").glob("events.out.tfevents.*"))
         run = read_json(runs / "search" / "config.json")
         assert run["data_dir"] == str(data_dir)
         assert run["config"]["search"]["cells"] == 1
@@ -224,6 +227,23 @@ class TestResults:
         assert re.search(rf"test accuracy +{accuracy:.2%} +{accuracy:.2%}\n", printed)
         for name in ("search/genotype.json", "train", "export/saved_model", "plots"):
             assert f"{folder}/{name}" in printed
+
+
+class TestDryRun:
+    def test_it_shows_the_plan_and_writes_nothing(self, tmp_path, data_dir):
+        arguments = (*SEARCH_OF_3, f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
+        lines = succeed(forked.run("search", *arguments, "--dry_run")).splitlines()
+        table = [line.split() for line in lines[1:4]]
+        assert table == [["0", "3", "3", "192"], ["1", "2", "2", "128"], ["total", "5", "320"]]
+        assert re.search(r"each further one \d+\.\d{3} s", lines[4])
+        assert re.search(r"\d:\d\d:\d\d for the search, \d+\.\d GiB of memory", lines[5])
+        assert not list(tmp_path.iterdir())
+
+    def test_without_the_data_set(self, tmp_path):
+        arguments = (*SEARCH, "--config.data.name=fashion_mnist", "--dry_run")
+        folders = (f"--data_dir={tmp_path}/none", f"--workdir={tmp_path}/run")
+        value = f"{tmp_path}/none"
+        check_refused(tmp_path, "search", *arguments, *folders, value=value, before=without_network)
 
 
 def without_data():
@@ -416,6 +436,31 @@ class TestOverwrite:
         assert snapshot(workdir) == before
 
 
+def check_equal_searches(*folders):
+    """Expects two searches to have found the same in the same way."""
+    found, wanted = (
+        [(d / "genotype.json").read_text(), *read_csv(d / "search.csv")] for d in folders
+    )
+    for row in (*found[1:], *wanted[1:]):
+        del row["seconds"]
+    assert found == wanted
+
+
+def write_slowly():
+    """Halts for a while when a file is half written."""
+    sync = os.fsync
+
+    def halt(descriptor):
+        with open(f"/proc/self/fd/{descriptor}", "rb") as file:
+            content = file.read()
+        os.truncate(descriptor, len(content) // 2)
+        time.sleep(0.1)
+        os.pwrite(descriptor, content, 0)
+        sync(descriptor)
+
+    os.fsync = halt
+
+
 class TestStopping:
     """A run that is stopped goes on with the same command, to the same end."""
 
@@ -438,10 +483,33 @@ class TestStopping:
         assert re.findall(r"\[ *(\d)/5\]", printed) == ["4", "5"]
         for name in ("genotype.json", "config.json"):
             assert (tmp_path / name).read_bytes() == (runs / "search" / name).read_bytes()
-        rows, expected = (read_csv(d / "search.csv") for d in (tmp_path, runs / "search"))
-        for row in (*rows, *expected):
-            del row["seconds"]
-        assert rows == expected
+        check_equal_searches(tmp_path, runs / "search")
+
+    def test_search_killed_at_20_random_instants(self, runs, tmp_path, data_dir):
+        """Of a search that spends much of its time writing; a finished one starts again."""
+        generator = random.Random(0)
+
+        def search(folder, **limit):
+            arguments = (*SEARCH_OF_3, f"--workdir={folder}", f"--data_dir={data_dir}")
+            return forked.run("search", *arguments, before=write_slowly, **limit)
+
+        started = time.monotonic()
+        succeed(search(tmp_path / "whole"))
+        whole_seconds = time.monotonic() - started
+        kills, amid_a_write, searches = 0, 0, [tmp_path / "0"]
+        while kills < 20:
+            outcome = search(searches[-1], timeout=generator.uniform(0.3, 1.1) * whole_seconds)
+            if outcome.code == -signal.SIGKILL:
+                kills += 1
+                amid_a_write += any(searches[-1].rglob("*.partial"))
+            else:
+                succeed(outcome)
+                searches.append(tmp_path / str(len(searches)))
+        assert amid_a_write > 0
+        succeed(search(searches[-1]))
+        for folder in (tmp_path / "whole", *searches):
+            check_equal_searches(folder, runs / "search")
+            assert not list(folder.rglob("*.partial"))
 
     def test_train(self, runs, tmp_path, data_dir):
         arguments = (
@@ -624,6 +692,9 @@ class TestValues:
             ("--config.search.rounds=-1", "-1"),
             ("--config.search.beta=inf", "inf"),
             ("--config.search.seed=-1", "-1"),
+            ("--config.strategy=tpu", "'tpu'"),
+            ("--config.strategy=mirrored", "two devices or more, found /device:CPU:0"),
+            ("--config.strategy=multi_worker", "TF_CONFIG"),
             ("--config.search.learning_rate=0", "0.0"),
             ("--config.search.momentum=1", "1.0"),
             ("--config.search.weight_decay=-1", "-1.0"),

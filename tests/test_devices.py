@@ -204,7 +204,9 @@ for precision in ("child", "parent"):
     for variable, mirrored in zip(one.supernet.variables, two.supernet.variables, strict=True):
         copies = [part.numpy() for part in mirrored.values]
         np.testing.assert_array_equal(copies[0], copies[1])
-        np.testing.assert_allclose(copies[0], variable, rtol=1e-2, atol=1e-3)
+        scale = np.abs(variable.numpy()).max()
+        tolerance = 1e-5 if precision == "parent" else 0.05  # rounding moves a child's signs
+        np.testing.assert_allclose(copies[0], variable, rtol=0, atol=tolerance * scale)
     different = [engine.train(0, twice=False) for engine in (one, two)]
     assert abs(different[0] - different[1]) > 1e-3, different
 print("alike")
@@ -212,9 +214,10 @@ print("alike")
 
 
 def test_two_devices_train_as_one_where_their_statistics_agree():
-    """BN takes its statistics from a replica's own part of the batch, as is usual, so that two
-    devices and one differ by more than rounding. Where both parts are the same images the
-    statistics are the same, and so is the step, but for rounding.
+    """They do where both parts of a batch are the same images.
+
+    BN takes its statistics from a replica's own part of the batch, as is usual, so that else two
+    devices and one differ by more than rounding.
     """
     root = pathlib.Path(__file__).parent.parent
     process = subprocess.run(

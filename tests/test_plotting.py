@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from random import Random
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from matplotlib.patches import Rectangle
 from pictures import READABLE_CONTRAST, contrast, drawn, meet, smallest_font
 
 from cpnas_tf import plotting, search_log
-from cpnas_tf.genotypes import OPERATIONS
+from cpnas_tf.genotypes import CHOICES, OPERATIONS
 
 
 def visible_texts(figure):
@@ -104,6 +105,29 @@ def svg_texts(path):
     return [
         "".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")
     ]
+
+
+def test_the_indicator_is_a_map_of_edges_and_operations():
+    """Each edge has lost `none`, and the next to go is marked."""
+    left, random = OPERATIONS[1:], Random(0)
+    evaluations = []
+    for _ in CHOICES:
+        shares = [random.uniform(0.5, 1.5) / len(left) for _ in left]
+        evaluations.append({name: (0.0, e) for name, e in zip(left, shares, strict=True)})
+    figure = plotting.plot_indicators(evaluations)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(OPERATIONS)
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(CHOICES)
+    written = {text.get_position(): text.get_text() for text in axes.texts}
+    frames = {(patch.get_y() + 0.5, int(patch.get_x() + 0.5)) for patch in axes.patches}
+    for row, edge in enumerate(evaluations):
+        assert (0, row) not in written
+        for column, (_, e) in enumerate(edge.values(), start=1):
+            assert written[column, row] == f"{e:.3f}"
+        smallest = min(e for _, e in edge.values())
+        (column,) = [column for place, column in frames if place == row]
+        assert edge[OPERATIONS[column]][1] == smallest
+    assert plotting.render(figure, "png").startswith(b"\x89PNG")
 
 
 def test_plot_writes_every_picture(tmp_path):

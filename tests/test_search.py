@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_tuner.errors import FatalError
 from tensorflow.python.framework.config import disable_op_determinism
 
-from cpnas_tf import data, search_log, search_progress
+from cpnas_tf import data, search_log
 from cpnas_tf import search as search_module
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.oracle import ChildParentOracle
@@ -435,15 +435,6 @@ class TestTuner:
             assert float(parent) == pytest.approx(100 * row["parent_accuracy"], abs=0.01)
             assert float(speed) == pytest.approx(STEPS * BATCH / row["seconds"], rel=0.1, abs=1)
 
-    def test_the_eta_of_a_resumed_search_of_days(self, monkeypatch, capsys, whole):
-        clock = itertools.count(0, 3600)  # an hour from call to call
-        monkeypatch.setattr(search_progress.time, "monotonic", lambda: next(clock))
-        progress = search_progress.Progress(105, 50, 1000)
-        progress.finish(whole.tuner.oracle.results[0], 3600)
-        assert "[ 51/105]" in capsys.readouterr().out
-        progress.finish(whole.tuner.oracle.results[0], 3600)
-        assert capsys.readouterr().out.endswith("ETA 2 days, 5:00:00\n")
-
 
 class TestStoppedSearch:
     @pytest.mark.parametrize("number", range(ARCHITECTURES))
@@ -558,23 +549,6 @@ class TestStoppedSearch:
 
     def broken_lines(self, capsys):
         return [line for line in capsys.readouterr().out.splitlines() if "broken" in line]
-
-    def test_a_state_cut_or_changed_at_any_byte_is_noticed(self, tmp_path):
-        file = io.BytesIO()
-        np.savez(file, record="{}", child_0=np.arange(5.0))
-        content = file.getvalue()
-        whole = content + search_module._checksum(content)
-        path = tmp_path / "state.npz"
-        path.write_bytes(whole)
-        np.testing.assert_array_equal(search_module._read_state(path)["child_0"], np.arange(5.0))
-        changed = (
-            whole[:place] + bytes([byte ^ 1 << place % 8]) + whole[place + 1 :]
-            for place, byte in enumerate(whole)
-        )
-        for broken in itertools.chain((whole[:size] for size in range(len(whole))), changed):
-            path.write_bytes(broken)
-            with pytest.raises(ValueError, match="its checksum is wrong"):
-                search_module._read_state(path)
 
     def test_without_a_whole_state_it_does_not_start_over(self, new_tuner, stopped, capsys):
         for name in states(stopped):

@@ -361,3 +361,14 @@ class TestClaim:
         files = {"result": "done", "written": ("done", "state")}
         with workdir.claim(folder, {"config": 1}, **files):
             assert (folder / "state").read_text() == "half"
+
+
+def test_what_a_killed_process_left_half_written_is_removed(unfinished):
+    partials = [unfinished / "search.csv.99.partial", unfinished / "tuner" / "state.99.partial"]
+    for partial in partials:
+        partial.write_text("half")
+    kept = contents(unfinished)
+    with claim(unfinished):
+        assert contents(unfinished) == {
+            name: content for name, content in kept.items() if "partial" not in name
+        }
