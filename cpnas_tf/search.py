@@ -84,7 +84,6 @@ class ChildParentTuner(BaseTuner):
                 f"batch_size must be a multiple of the {replicas} devices, received: {batch_size}"
             )
         self._steps = data.steps_per_epoch(train, batch_size=batch_size)
-        self._batch_size = batch_size
         self._supernets = supernets
         self._learning_rate = learning_rate
         self._sgd = {"momentum": momentum, "weight_decay": weight_decay}
@@ -105,8 +104,8 @@ class ChildParentTuner(BaseTuner):
         on_start()
         devices.wait_for_all(self._strategy)
         self._states = os.path.join(self._folder, "tuner")
-        # keras-tuner writes its trials' files wherever it is told to.
-        own = self._folder if self._is_chief else tempfile.mkdtemp()
+        self._scratch = tempfile.TemporaryDirectory()  # for keras-tuner's files of other workers
+        own = self._folder if self._is_chief else self._scratch.name
         super().__init__(oracle, directory=own, project_name="tuner")
         self.reload()
         done = len(self.oracle.results)
@@ -273,8 +272,8 @@ class ChildParentTuner(BaseTuner):
         def step(genotype):
             started = time.monotonic()
             images, labels = next(self._batches)
-            losses = self._train_step(images, labels, tf.constant(genotype.indices), rate)
-            float(losses[0]), float(losses[1])  # waits for them
+            for loss in self._train_step(images, labels, tf.constant(genotype.indices), rate):
+                float(loss)  # waits for it
             return time.monotonic() - started
 
         first = step(genotypes[0]) + _seconds(self._validate, genotypes[0])
@@ -312,17 +311,16 @@ def _peak_bytes():
 def _equal_batches(images, batch_size, *, replicas=1):
     """Normalized batches of one static size, at most `batch_size` and a multiple of `replicas`.
 
-    BN takes its statistics from the batch, so a small last batch would be judged by other ones. Of
-    n images in k batches for one replica, n modulo k are left out.
+    BN takes its statistics from the batch, so a small last batch would be judged by other ones: it
+    is left out.
 
     Raises:
         ValueError: if there are fewer images than replicas.
     """
-    count = math.ceil(len(images) / batch_size)
-    size = len(images) // count // replicas * replicas
+    size = len(images) // math.ceil(len(images) / batch_size) // replicas * replicas
     if not size:
         raise ValueError(f"{len(images)} images to validate on are too few for {replicas} devices")
-    return data.evaluation_batches(images, batch_size=size).take(count)
+    return data.evaluation_batches(images, batch_size=size).take(len(images) // size)
 
 
 def plan_search(

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import json
+import math
 import os
 import random
 import re
@@ -13,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -446,19 +448,35 @@ def check_equal_searches(*folders):
     assert found == wanted
 
 
-def write_slowly():
-    """Halts for a while when a file is half written."""
+def search_with_slow_writes(clock, limit):
+    """Lets half-written files be a good part of a search, and kills it after a time on the CPU.
+
+    Time on the CPU, since the clock on the wall depends on what else the machine does.
+
+    Args:
+        clock: file for the seconds that the search has had.
+        limit: in seconds.
+    """
     sync = os.fsync
 
     def halt(descriptor):
         with open(f"/proc/self/fd/{descriptor}", "rb") as file:
             content = file.read()
         os.truncate(descriptor, len(content) // 2)
-        time.sleep(0.1)
+        end = time.process_time() + 0.1
+        while time.process_time() < end:
+            pass
         os.pwrite(descriptor, content, 0)
         sync(descriptor)
 
+    def watch():
+        while time.process_time() < limit:
+            clock.write_text(str(time.process_time()))
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
     os.fsync = halt
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class TestStopping:
@@ -486,19 +504,19 @@ class TestStopping:
         check_equal_searches(tmp_path, runs / "search")
 
     def test_search_killed_at_20_random_instants(self, runs, tmp_path, data_dir):
-        """Of a search that spends much of its time writing; a finished one starts again."""
-        generator = random.Random(0)
+        """A search that finished before its time starts again, in a new folder."""
+        generator, clock = random.Random(0), tmp_path / "seconds"
 
-        def search(folder, **limit):
+        def search(folder, limit=math.inf):
             arguments = (*SEARCH_OF_3, f"--workdir={folder}", f"--data_dir={data_dir}")
-            return forked.run("search", *arguments, before=write_slowly, **limit)
+            watched = functools.partial(search_with_slow_writes, clock, limit)
+            return forked.run("search", *arguments, before=watched)
 
-        started = time.monotonic()
         succeed(search(tmp_path / "whole"))
-        whole_seconds = time.monotonic() - started
+        seconds = float(clock.read_text())
         kills, amid_a_write, searches = 0, 0, [tmp_path / "0"]
         while kills < 20:
-            outcome = search(searches[-1], timeout=generator.uniform(0.3, 1.1) * whole_seconds)
+            outcome = search(searches[-1], limit=generator.uniform(0.3, 1.1) * seconds)
             if outcome.code == -signal.SIGKILL:
                 kills += 1
                 amid_a_write += any(searches[-1].rglob("*.partial"))

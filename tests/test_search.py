@@ -409,18 +409,31 @@ class TestTuner:
             np.testing.assert_array_equal(labels, batch[1])
 
     @pytest.mark.parametrize(
-        ("count", "batch_size", "sizes"),
-        [(8, 4, [4, 4]), (10, 4, [3, 3, 3]), (9, 8, [4, 4]), (3, 8, [3]), (1, 1, [1])],
+        ("count", "batch_size", "replicas", "sizes"),
+        [
+            (8, 4, 1, [4, 4]),
+            (10, 4, 1, [3, 3, 3]),
+            (9, 8, 1, [4, 4]),
+            (3, 8, 1, [3]),
+            (1, 1, 1, [1]),
+            (10, 4, 2, [2, 2, 2, 2, 2]),
+            (12, 8, 2, [6, 6]),
+            (13, 6, 3, [3, 3, 3, 3]),
+        ],
     )
-    def test_validation_batches_are_of_one_size(self, count, batch_size, sizes):
+    def test_validation_batches_are_of_one_size(self, count, batch_size, replicas, sizes):
         images = make_images(count, seed=0)
-        batches = list(search_module._equal_batches(images, batch_size))
+        batches = list(search_module._equal_batches(images, batch_size, replicas=replicas))
         assert [len(labels) for _, labels in batches] == sizes
         seen = np.concatenate([labels for _, labels in batches])
         np.testing.assert_array_equal(seen, images.labels[: sum(sizes)])
         pixels = np.concatenate([batch for batch, _ in batches])
         expected = images.images[: sum(sizes)].astype(np.float32) / 127.5 - 1
         np.testing.assert_allclose(pixels, expected, atol=1e-6)
+
+    def test_too_few_images_to_validate_on_all_devices(self):
+        with pytest.raises(ValueError, match="^3 images to validate on are too few for 4 devices$"):
+            search_module._equal_batches(make_images(3, seed=0), 8, replicas=4)
 
     def test_a_line_an_architecture(self, whole):
         lines = whole.output.splitlines()
