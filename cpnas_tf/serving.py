@@ -148,9 +148,7 @@ def _bytes_function(serve, shape):
 
 
 def _function(spec, **attributes):
-    return tf.function(
-        input_signature=[spec], autograph=False, experimental_attributes=attributes or None
-    )
+    return tf.function(input_signature=[spec], autograph=False, experimental_attributes=attributes)
 
 
 def _network(model, stored):
@@ -163,8 +161,8 @@ def _network(model, stored):
     if vectors:
         stored.vectors = tf.Variable(flat(sum(vectors.values(), [])), trainable=False)
 
-    # What is inlined, Grappler gets to see with its caller.
-    @_function(tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8), _noinline=True)
+    # Grappler gets to see what is inlined; a network that is all real gains by that.
+    @_function(tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8), _noinline=bool(kernels))
     def network(images):
         parts = iter(tf.split(stored.vectors, sizes) if vectors else [])
         return logits(
