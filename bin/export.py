@@ -2,7 +2,8 @@
 
 python bin/export.py --workdir=DIR --output=DIR
 
-Writes saved_model/ and export.json into the output folder, all or nothing.
+Writes saved_model/, model.tflite, export.json and a model card into the output folder, all or
+nothing.
 """
 
 from absl import flags
@@ -25,11 +26,20 @@ def main():
 
     check_output(FLAGS.output, overwrite=FLAGS.overwrite)
     model, test, _ = training.load_trained(FLAGS.workdir, data_dir=FLAGS.data_dir)
-    summary = export(model, test, directory=FLAGS.output, overwrite=FLAGS.overwrite)
+    summary = export(
+        model, test, directory=FLAGS.output, workdir=FLAGS.workdir, overwrite=FLAGS.overwrite
+    )
     print(
         f"SavedModel, {summary['saved_model_bytes']} bytes, equals Keras on "
         f"{summary['images_checked']} images: {FLAGS.output}"
     )
+    if summary["tflite_bytes"]:
+        print(
+            f"flatbuffer, {summary['tflite_bytes']} bytes, predicts otherwise for "
+            f"{summary['tflite_changed_predictions']} of {summary['tflite_images_checked']} images"
+        )
+    else:
+        print("flatbuffer left out: it needs Larq Compute Engine, pip install '.[deploy]'")
 
 
 if __name__ == "__main__":

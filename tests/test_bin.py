@@ -3,7 +3,7 @@
 import csv
 import fcntl
 import functools
-import importlib
+import importlib.util
 import inspect
 import json
 import math
@@ -61,6 +61,7 @@ TRAIN = (
     "--config.training.batch_size=256",
 )
 GENOTYPE = Genotype(normal=["skip_connect"] * 14, reduce=["skip_connect"] * 14)
+HAS_LCE = importlib.util.find_spec("larq_compute_engine") is not None
 
 
 def run_process(name, *arguments, options=()):
@@ -98,6 +99,10 @@ def snapshot(folder):
         str(path.relative_to(folder)): (path.is_file() and path.read_bytes(), path.stat().st_mtime)
         for path in folder.rglob("*")
     }
+
+
+def hide_lce():
+    sys.modules["larq_compute_engine"] = None
 
 
 def read_csv(path):
@@ -197,11 +202,34 @@ class TestResults:
         assert list(evaluation["per_class"]) == list("0123456789")
 
     def test_export(self, runs):
-        assert {path.name for path in (runs / "export").iterdir()} == {"saved_model", "export.json"}
+        written = {"saved_model", "export.json", "README.md", "genotype.png"}
+        flatbuffer = {"model.tflite"} if HAS_LCE else set()
+        assert {path.name for path in (runs / "export").iterdir()} == written | flatbuffer
         assert (runs / "export" / "saved_model" / "saved_model.pb").is_file()
         summary = read_json(runs / "export" / "export.json")
         assert summary["images_checked"] == 360
+        assert summary["changed_predictions"] == 0
         assert summary["largest_difference"] <= 1e-4
+        if HAS_LCE:
+            assert summary["tflite_images_checked"] == 360
+            assert summary["tflite_changed_predictions"] == 0
+
+    def test_export_of_a_parent(self, copy_of, tmp_path):
+        workdir = copy_of("train")  # its weights fit both precisions
+        run = read_json(workdir / "config.json")
+        (workdir / "config.json").write_text(json.dumps({**run, "precision": "parent"}))
+        arguments = (f"--workdir={workdir}", f"--output={tmp_path}/export")
+        succeed(forked.run("export", *arguments))
+        summary = read_json(tmp_path / "export" / "export.json")
+        assert summary["tflite_bytes"] == (tmp_path / "export" / "model.tflite").stat().st_size
+        assert summary["tflite_changed_predictions"] == summary["changed_predictions"] == 0
+
+    def test_export_says_that_the_flatbuffer_needs_lce(self, runs, tmp_path):
+        arguments = (f"--workdir={runs}/train", f"--output={tmp_path}/export")
+        printed = succeed(forked.run("export", *arguments, before=hide_lce)).splitlines()
+        assert printed[1].startswith("flatbuffer left out: it needs Larq Compute Engine")
+        assert len(printed) == 2
+        assert read_json(tmp_path / "export" / "export.json")["tflite_bytes"] is None
 
     def test_plot(self, runs):
         pictures = {path.name: path.read_bytes() for path in (runs / "plots").iterdir()}
@@ -528,6 +556,24 @@ class TestStopping:
         for folder in (tmp_path / "whole", *searches):
             check_equal_searches(folder, runs / "search")
             assert not list(folder.rglob("*.partial"))
+
+    @pytest.mark.parametrize("function", ["_write_saved_model", "write_model_card"])
+    def test_export(self, runs, copy_of, function):
+        output = copy_of("export")
+        before = snapshot(output)
+        arguments = (f"--workdir={runs}/train", f"--output={output}", "--overwrite")
+        in_it = functools.partial(
+            forked.signal_self,
+            signal.SIGKILL,
+            module="cpnas_tf",
+            owner="export",
+            method=function,
+            call=1,
+        )
+        assert forked.run("export", *arguments, before=in_it).code == -signal.SIGKILL
+        assert snapshot(output) == before
+        succeed(forked.run("export", *arguments))
+        assert snapshot(output) != before
 
     def test_train(self, runs, tmp_path, data_dir):
         arguments = (

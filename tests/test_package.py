@@ -37,6 +37,12 @@ ORDER = [
     "search",
     "training",
     "costs",
+    "packing",
+    "folding",
+    "inference",
+    "serving",
+    "flatbuffer",
+    "model_card",
     "export",
     "cli",
 ]
