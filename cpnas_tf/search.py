@@ -84,6 +84,7 @@ class ChildParentTuner(BaseTuner):
                 f"batch_size must be a multiple of the {replicas} devices, received: {batch_size}"
             )
         self._steps = data.steps_per_epoch(train, batch_size=batch_size)
+        self._train_images = len(train)
         self._batch_size = batch_size
         self._supernets = supernets
         self._learning_rate = learning_rate
@@ -253,6 +254,10 @@ class ChildParentTuner(BaseTuner):
         for precision in PRECISIONS:
             for number, variable in enumerate(self._supernets[precision].variables):
                 yield f"{precision}_{number}", variable
+
+    def cost(self):
+        """What the search has cost so far: `seconds`, and `images` (epochs times images)."""
+        return {"seconds": sum(self._seconds), "images": len(self._seconds) * self._train_images}
 
     def estimate(self):
         """Measures what the search will cost; the supernets are trained a little by it.
