@@ -4,6 +4,7 @@ References:
     CP-NAS, section 2.3, Algorithm 1; section 3.1 for the settings.
 """
 
+import contextlib
 import functools
 import math
 import os
@@ -108,7 +109,8 @@ class ChildParentTuner(BaseTuner):
         self._states = os.path.join(self._folder, "tuner")
         # keras-tuner writes its trials' files wherever it is told to.
         own = self._folder if self._is_chief else tempfile.mkdtemp()
-        super().__init__(oracle, directory=own, project_name="tuner")
+        with _own_oracle():
+            super().__init__(oracle, directory=own, project_name="tuner")
         self.reload()
         done = len(self.oracle.results)
         self._batches = iter(stream(first_step=done * self._steps))
@@ -147,6 +149,11 @@ class ChildParentTuner(BaseTuner):
 
         counts = self._strategy.run(replica, args=(images, labels))
         return [self._strategy.reduce("sum", count, axis=None) for count in counts]
+
+    def search(self):
+        """Runs all trials that are left."""
+        with _own_oracle():
+            super().search()
 
     def run_trial(self, trial):
         """Trains the trial's child and parent for an epoch and returns both accuracies.
@@ -293,6 +300,20 @@ class ChildParentTuner(BaseTuner):
             "total_seconds": first + self.oracle.architectures * epoch,
             "peak_bytes": _peak_bytes(),
         }
+
+
+@contextlib.contextmanager
+def _own_oracle():
+    """Keeps keras-tuner from asking a chief for trials: these share weights, and so a process.
+
+    Where the search is itself a trial, as in an ablation, the environment names that one's chief.
+    """
+    chief = os.environ.pop("KERASTUNER_ORACLE_IP", None)
+    try:
+        yield
+    finally:
+        if chief is not None:
+            os.environ["KERASTUNER_ORACLE_IP"] = chief
 
 
 def _share(batch):
