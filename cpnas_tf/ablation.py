@@ -38,7 +38,6 @@ from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.workdir import exclusive, first_line, read_json, write_json
 
 METHODS = ("random", "bnas", "cpnas")
-_BETAS = {"random": None, "bnas": 0.0}  # of the methods that have no choice
 
 
 def make_grid(
@@ -46,7 +45,9 @@ def make_grid(
 ):
     """The points of an ablation as keras-tuner's hyperparameters.
 
-    The training seed changes last, so that several workers search different things first.
+    A method and its beta_P are one text such as "cpnas-beta0.33": between chief and worker
+    keras-tuner rounds numbers to 32 bits. The training seed changes last, so that several workers
+    search different things first.
 
     Args:
         methods: of `METHODS`; `random` draws a genotype and searches nothing, `bnas` is the paper's
@@ -68,14 +69,15 @@ def make_grid(
             raise ValueError(
                 f"{name} must be one or more different values {expected}, received: {values!r}"
             )
+    kinds = {
+        "random": ["random"],
+        "bnas": ["bnas-beta0.0"],
+        "cpnas": [f"cpnas-beta{float(beta)}" for beta in betas],
+    }
     grid = keras_tuner.HyperParameters()
     grid.Choice("training_seed", list(training_seeds))
-    grid.Choice("method", list(methods))
-    if "cpnas" in methods:
-        with grid.conditional_scope("method", ["cpnas"]):
-            # As text: between chief and worker keras-tuner rounds a number to 32 bits.
-            grid.Choice("beta", [repr(float(beta)) for beta in betas])
     grid.Choice("search_seed", list(search_seeds))
+    grid.Choice("method", [kind for method in methods for kind in kinds[method]])
     return grid
 
 
@@ -185,13 +187,13 @@ class AblationTuner(BaseTuner):
                 f"the run {trial.hyperparameters.values} failed: {first_line(error)}"
             ) from error
 
-    def _run(self, *, method, search_seed, training_seed, beta=None):
-        beta = _BETAS[method] if beta is None else float(beta)
-        point = {"method": method, "beta": beta, "search_seed": search_seed}
-        name = f"{method}{'' if beta is None else f'-beta{beta}'}-search{search_seed}"
+    def _run(self, *, method, search_seed, training_seed):
+        name, (kind, _, beta) = f"{method}-search{search_seed}", method.partition("-beta")
+        beta = float(beta) if beta else None
+        point = {"method": kind, "beta": beta, "search_seed": search_seed}
 
         def search(directory):
-            found = self._find[method](directory=directory, beta=beta, seed=search_seed)
+            found = self._find[kind](directory=directory, beta=beta, seed=search_seed)
             found["genotype"].save(os.path.join(directory, "genotype.json"))
             return {**point, **found, "genotype": dataclasses.asdict(found["genotype"])}
 

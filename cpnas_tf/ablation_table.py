@@ -109,7 +109,7 @@ def make_table(searches, runs):
         rows.append(
             {
                 "method": method,
-                "beta": None if method == "random" else beta,
+                "beta": beta if math.isfinite(beta) else None,
                 "searches": len(sample),
                 "runs": len(own_runs),
                 **interval(list(sample.values())),
