@@ -4,6 +4,7 @@ References:
     CP-NAS, section 2.3, Algorithm 1; section 3.1 for the settings.
 """
 
+import contextlib
 import functools
 import math
 import os
@@ -84,6 +85,7 @@ class ChildParentTuner(BaseTuner):
                 f"batch_size must be a multiple of the {replicas} devices, received: {batch_size}"
             )
         self._steps = data.steps_per_epoch(train, batch_size=batch_size)
+        self._train_images = len(train)
         self._supernets = supernets
         self._learning_rate = learning_rate
         self._sgd = {"momentum": momentum, "weight_decay": weight_decay}
@@ -106,7 +108,8 @@ class ChildParentTuner(BaseTuner):
         self._states = os.path.join(self._folder, "tuner")
         self._scratch = tempfile.TemporaryDirectory()  # for keras-tuner's files of other workers
         own = self._folder if self._is_chief else self._scratch.name
-        super().__init__(oracle, directory=own, project_name="tuner")
+        with _own_oracle():
+            super().__init__(oracle, directory=own, project_name="tuner")
         self.reload()
         done = len(self.oracle.results)
         self._batches = iter(stream(first_step=done * self._steps))
@@ -145,6 +148,11 @@ class ChildParentTuner(BaseTuner):
 
         counts = self._strategy.run(replica, args=(images, labels))
         return [self._strategy.reduce("sum", count, axis=None) for count in counts]
+
+    def search(self):
+        """Runs all trials that are left."""
+        with _own_oracle():
+            super().search()
 
     def run_trial(self, trial):
         """Trains the trial's child and parent for an epoch and returns both accuracies.
@@ -253,6 +261,10 @@ class ChildParentTuner(BaseTuner):
             for number, variable in enumerate(self._supernets[precision].variables):
                 yield f"{precision}_{number}", variable
 
+    def cost(self):
+        """What the search has cost so far: `seconds`, and `images` (epochs times images)."""
+        return {"seconds": sum(self._seconds), "images": len(self._seconds) * self._train_images}
+
     def estimate(self):
         """Measures what the search will cost; the supernets are trained a little by it.
 
@@ -287,6 +299,20 @@ class ChildParentTuner(BaseTuner):
             "total_seconds": first + self.oracle.architectures * epoch,
             "peak_bytes": _peak_bytes(),
         }
+
+
+@contextlib.contextmanager
+def _own_oracle():
+    """Keeps keras-tuner from asking a chief for trials: these share weights, and so a process.
+
+    Where the search is itself a trial, as in an ablation, the environment names that one's chief.
+    """
+    chief = os.environ.pop("KERASTUNER_ORACLE_IP", None)
+    try:
+        yield
+    finally:
+        if chief is not None:
+            os.environ["KERASTUNER_ORACLE_IP"] = chief
 
 
 def _share(batch):

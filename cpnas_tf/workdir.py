@@ -138,8 +138,12 @@ def _holds_another(workdir, run, result, overwrite):
 
 
 @contextlib.contextmanager
-def exclusive(folder):
+def exclusive(folder, *, wait=False):
     """Makes a folder, and keeps other processes out of it until the end of the block.
+
+    Args:
+        folder: the folder.
+        wait: whether to wait for a process that uses it, instead of raising an error.
 
     Raises:
         ValueError: if the folder is a file, cannot be written or is in use.
@@ -153,7 +157,7 @@ def exclusive(folder):
         raise ValueError(f"cannot write in {folder}: {error.strerror}") from None
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise ValueError(f"{folder} is in use by another process") from None
         yield

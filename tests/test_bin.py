@@ -12,6 +12,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -32,6 +33,7 @@ OPTIONS = {
     "export": {"workdir", "output", "data_dir", "overwrite"},
     "plot": {"workdir", "genotype", "output", "overwrite"},
     "profile": {"genotype", "config", "precision", "model", "json", "csv", "overwrite"},
+    "ablate": {"config", "workdir", "data_dir", "overwrite"},
     "quickstart": {"folder"},
 }
 REQUIRED = {
@@ -41,24 +43,32 @@ REQUIRED = {
     "export": ("workdir", "output"),
     "plot": ("workdir", "output"),
     "profile": (),
+    "ablate": ("config", "workdir"),
     "quickstart": ("folder",),
 }
 KEPT = ("skip_connect", "max_pool_3x3", "avg_pool_3x3")
-SEARCH = (
-    "--config=configs/search_digits.py",
+SMALL_SEARCH = (
     "--config.split.train_images=64",
     "--config.split.validation_images=32",
     "--config.search.cells=1",
     "--config.search.channels=2",
     "--config.search.batch_size=32",
 )
-SEARCH_OF_3 = (*SEARCH, f"--config.search.operations={KEPT}")
-TRAIN = (
-    "--config=configs/train_digits.py",
+OF_3 = f"--config.search.operations={KEPT}"
+SEARCH = ("--config=configs/search_digits.py", *SMALL_SEARCH)
+SEARCH_OF_3 = (*SEARCH, OF_3)
+SMALL_TRAINING = (
     "--config.network.cells=1",
     "--config.network.channels=2",
     "--config.training.epochs=2",
     "--config.training.batch_size=256",
+)
+TRAIN = ("--config=configs/train_digits.py", *SMALL_TRAINING)
+ABLATE = (
+    *("--config=configs/ablate_digits.py", *SMALL_SEARCH, OF_3, *SMALL_TRAINING),
+    "--config.grid.methods=('random', 'cpnas')",
+    "--config.grid.search_seeds=(0,)",
+    "--config.grid.training_seeds=(0, 1)",
 )
 GENOTYPE = Genotype(normal=["skip_connect"] * 14, reduce=["skip_connect"] * 14)
 HAS_LCE = importlib.util.find_spec("larq_compute_engine") is not None
@@ -257,6 +267,92 @@ class TestResults:
         assert re.search(rf"test accuracy +{accuracy:.2%} +{accuracy:.2%}\n", printed)
         for name in ("search/genotype.json", "train", "export/saved_model", "plots"):
             assert f"{folder}/{name}" in printed
+
+
+def take_part(name, port):
+    """Makes a command the chief or a worker of an ablation."""
+    values = {"TUNER_ID": name, "ORACLE_IP": "127.0.0.1", "ORACLE_PORT": str(port)}
+    os.environ.update({f"KERASTUNER_{key}": value for key, value in values.items()})
+
+
+class TestAblate:
+    TABLES = ("runs.csv", "table.csv")
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory, data_dir):
+        """An ablation that is killed in its search and in its last training, and goes on."""
+        folder = tmp_path_factory.mktemp("ablation")
+        command = ("ablate", *ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
+        for call, place in (
+            (2, {"module": "cpnas_tf.search", "owner": "ChildParentTuner", "method": "_validate"}),
+            (5, {"module": "cpnas_tf.training", "owner": "_Checkpoints", "method": "on_epoch_end"}),
+        ):
+            kill = functools.partial(forked.signal_self, signal.SIGKILL, call=call, **place)
+            assert forked.run(*command, before=kill).code == -signal.SIGKILL
+            assert not (folder / "table.json").exists()
+        printed = succeed(forked.run(*command))
+        assert "paired t-test" in printed
+        return folder
+
+    def tables(self, folder):
+        """All rows, but for the time that they tell."""
+        rows = [row for name in self.TABLES for row in read_csv(folder / name)]
+        return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
+
+    def test_its_runs_are_those_of_the_other_commands(self, folder, runs):
+        row = read_csv(folder / "runs.csv")[0]
+        assert (row["method"], row["beta"], row["training_seed"]) == ("cpnas", "2.0", "0")
+        evaluation = read_json(runs / "train" / "evaluation.json")
+        assert float(row["test_accuracy"]) == evaluation["accuracy"]
+        search = folder / "searches" / "cpnas-beta2.0-search0"
+        check_equal_searches(search, runs / "search")
+        assert int(row["search_images"]) == 5 * 64
+        assert int(row["training_images"]) == 2 * 1437
+
+    def test_two_workers_do_the_same_as_one_process_that_was_killed(
+        self, folder, tmp_path, data_dir
+    ):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = ("ablate", *ABLATE, f"--workdir={tmp_path}", f"--data_dir={data_dir}")
+
+        def start(name):
+            return forked.run(*command, before=functools.partial(take_part, name, port))
+
+        with ThreadPoolExecutor() as pool:
+            printed = list(map(succeed, pool.map(start, ("chief", "worker0", "worker1"))))
+        assert "paired t-test" in printed[0]
+        done = [set(re.findall("(.*): test accuracy", text)) for text in printed]
+        assert (len(done[0]), len(done[1] | done[2])) == (0, 4)
+        assert self.tables(tmp_path) == self.tables(folder)
+
+    def test_a_finished_one_is_kept(self, folder, data_dir):
+        before = snapshot(folder)
+        command = ("ablate", *ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
+        assert "--overwrite" in refusal(*command)
+        assert snapshot(folder) == before
+
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("--config.grid.methods=('random', 'darts')", "'darts'"),
+            ("--config.grid.betas=()", "betas"),
+            ("--config.grid.search_seeds=(0,)", "(0, 0)"),
+            ("--config.grid.foo=1", "foo"),
+            ("--config.search.batch_size=65", "65"),
+            ("--config.training.epochs=0", "0"),
+            ("--config.network.cells=0", "cells"),
+        ],
+    )
+    def test_what_is_refused(self, tmp_path, data_dir, argument, value):
+        arguments = (*ABLATE, f"--workdir={tmp_path}/run", f"--data_dir={data_dir}", argument)
+        check_refused(tmp_path, "ablate", *arguments, value=value)
+
+    def test_half_a_part_is_refused(self, tmp_path, data_dir):
+        arguments = (*ABLATE, f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
+        part = functools.partial(take_part, "chief", "")
+        check_refused(tmp_path, "ablate", *arguments, value="PORT=", before=part)
 
 
 class TestDryRun:
@@ -666,7 +762,7 @@ class TestFlags:
     )
     def test_missing_flags(self, tmp_path, genotype, name, missing):
         given = {
-            "config": f"configs/{'search' if name == 'search' else 'train'}_digits.py",
+            "config": f"configs/{name}_digits.py",
             "genotype": genotype,
             "output": tmp_path / "output",
             "workdir": tmp_path / "run",

@@ -8,6 +8,7 @@ from forked import ROOT
 from ml_collections import ConfigDict
 
 from cpnas_tf import data, devices, training
+from cpnas_tf.ablation import make_grid
 from cpnas_tf.augmentation import augment
 from cpnas_tf.child_parent import ChildParentLoss
 from cpnas_tf.genotypes import OPERATIONS
@@ -19,6 +20,7 @@ FUNCTIONS = {
     "data": data.load,
     "split": data.split_for_search,
     "search": plan_search,
+    "grid": make_grid,
     "network": build_network,
     "training": training.train,
     "child_parent": ChildParentLoss,
@@ -27,6 +29,7 @@ FUNCTIONS = {
 SECTIONS = {
     "search": {"strategy", "data", "split", "search"},
     "train": {"data", "network", "training", "child_parent"},
+    "ablate": {"grid", "data", "split", "search", "network", "training", "child_parent"},
 }
 # What the commands give, from the flags or the data: a config must not.
 GIVEN = {
@@ -148,3 +151,25 @@ def test_the_librarys_defaults_are_the_papers_too(name, function, section):
     for key, value in get_config(name)[section].items():
         if key != "augmentation":
             assert parameters[key].default == value
+
+
+def test_ablate_digits_is_the_quickstarts():
+    """Its search and training, but for the seeds and beta_P, which are the grid's."""
+    ablation, own = get_config("ablate_digits"), {"search": {"beta", "seed"}, "training": {"seed"}}
+    for name in ("search_digits", "train_digits"):
+        config = get_config(name)
+        for section in set(config) & set(ablation):
+            function, expected = FUNCTIONS[section], config[section].to_dict()
+            for key in own.get(section, ()):
+                assert key not in ablation[section]
+                del expected[key]
+            given = {"images": None, "genotype": None, "train": None, "validation": None}
+            assert with_defaults(function, ablation[section], given) == with_defaults(
+                function, expected, given
+            )
+
+
+def with_defaults(function, section, given):
+    parameters = inspect.signature(function).parameters
+    defaults = {key: parameter.default for key, parameter in parameters.items()}
+    return {**defaults, **given, **section}

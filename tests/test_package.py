@@ -24,6 +24,8 @@ ORDER = [
     "cell_drawing",
     "plotting",
     "oracle",
+    "ablation_table",
+    "ablation",
     "devices",
     "operations",
     "child_parent",

@@ -1,0 +1,45 @@
+"""CP-NAS against random search and BNAS† on UCI digits: 5 search seeds, 3 training seeds each.
+
+python bin/ablate.py --config=configs/ablate_digits.py --workdir=DIR
+
+Search and training are those of `make quickstart`. Nothing of it has been measured yet. Fig. 6 left
+of the paper, accuracy over beta_P, adds `--config.grid.betas="(-1, .33, 1, 2, 3, 5)"`.
+"""
+
+from ml_collections import ConfigDict
+
+from cpnas_tf.genotypes import OPERATIONS
+
+
+def get_config():
+    """45 runs: 3 methods, 15 searches or draws, 3 cells, C = 16."""
+    return ConfigDict(
+        {
+            "grid": {
+                "methods": ("random", "bnas", "cpnas"),
+                "betas": (2.0,),
+                "search_seeds": (0, 1, 2, 3, 4),
+                "training_seeds": (0, 1, 2),
+            },
+            "data": {"name": "digits", "split": "train"},
+            "split": {"train_images": 1152, "validation_images": 256, "seed": 0},
+            "search": {
+                "cells": 3,
+                "channels": 16,
+                "rounds": 1,
+                "batch_size": 128,
+                "learning_rate": 0.1,
+                "operations": OPERATIONS,
+                "allow_none": True,
+            },
+            "network": {"cells": 3, "channels": 16},
+            "training": {
+                "epochs": 40,
+                "batch_size": 128,
+                "optimizer": "adam",
+                "learning_rate": 0.02,
+                "weight_decay": 0.0,
+            },
+            "child_parent": {"filter_weight": 1e-3, "centre_weight": 1e-2},
+        }
+    )

@@ -1,0 +1,262 @@
+"""Comparing search methods: keras-tuner's grid search over methods, beta_P and seeds.
+
+A point of the grid is a *run*: a search with one method, beta_P and search seed, and a training of
+the child that it derives with one training seed. The runs that differ by the training seed alone
+share their search. All that is found is kept in small files of the ablation's folder, each written
+at once when its search or training is finished:
+
+- `searches/NAME/search.json`: `method`, `beta` (None where there is none), `search_seed`;
+  `genotype`; `scores` (for each of the 28 edges the last zbar of every operation, or None);
+  `seconds`; `images` (epochs times training images);
+- `runs/NAME/run.json`: the same first three and `training_seed`; `accuracy` and `loss` on the test
+  images; `seconds` and `images` of the training.
+
+They alone are the state of an ablation. Decision: keras-tuner's own files are not gone on from,
+because a kill cuts them off; the grid starts again, and a finished run is read from its file.
+
+Several processes share an ablation as keras-tuner has it, each with the environment variables
+KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, where the chief listens, and a KERASTUNER_TUNER_ID:
+one "chief", which hands out the runs, and the workers "worker0", "worker1" and so on, which do them
+in one folder. A worker that was killed has to be started again; the chief keeps its run for it.
+"""
+
+import dataclasses
+import math
+import os
+import tempfile
+import time
+
+import grpc
+import keras_tuner
+import numpy as np
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import TrialStatus
+from keras_tuner.errors import FatalError, FatalRuntimeError
+from keras_tuner.oracles import GridSearchOracle
+
+from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
+from cpnas_tf.workdir import exclusive, first_line, read_json, write_json
+
+METHODS = ("random", "bnas", "cpnas")
+
+
+def make_grid(
+    *, methods=METHODS, betas=(2.0,), search_seeds=(0, 1, 2, 3, 4), training_seeds=(0, 1, 2)
+):
+    """The points of an ablation as keras-tuner's hyperparameters.
+
+    A method and its beta_P are one text such as "cpnas-beta0.33": between chief and worker
+    keras-tuner rounds numbers to 32 bits. The training seed changes last, so that several workers
+    search different things first.
+
+    Args:
+        methods: of `METHODS`; `random` draws a genotype and searches nothing, `bnas` is the paper's
+            baseline, CP-NAS with beta_P = 0.
+        betas: values of beta_P, for `cpnas` alone.
+        search_seeds: of the search, or of the draw.
+        training_seeds: of the derived network's weights and of the order of its images.
+
+    Raises:
+        ValueError: if a list is empty or has something twice, or a value is impossible.
+    """
+    for name, values, fits, expected in (
+        ("methods", methods, lambda value: value in METHODS, f"of {', '.join(METHODS)}"),
+        ("betas", betas, _is_finite, "finite numbers"),
+        ("search_seeds", search_seeds, _is_seed, f"in 0..{2**32 - 1}"),
+        ("training_seeds", training_seeds, _is_seed, f"in 0..{2**32 - 1}"),
+    ):
+        if not values or len(set(values)) < len(values) or not all(map(fits, values)):
+            raise ValueError(
+                f"{name} must be one or more different values {expected}, received: {values!r}"
+            )
+    kinds = {
+        "random": ["random"],
+        "bnas": ["bnas-beta0.0"],
+        "cpnas": [f"cpnas-beta{float(beta)}" for beta in betas],
+    }
+    grid = keras_tuner.HyperParameters()
+    grid.Choice("training_seed", list(training_seeds))
+    grid.Choice("search_seed", list(search_seeds))
+    grid.Choice("method", [kind for method in methods for kind in kinds[method]])
+    return grid
+
+
+def _is_finite(value):
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _is_seed(value):
+    return type(value) is int and 0 <= value < 2**32
+
+
+def random_genotype(seed, *, operations=OPERATIONS, allow_none=True):
+    """Draws the operation of each edge, uniformly and independently.
+
+    Args:
+        seed: of the draw.
+        operations: what an edge may carry.
+        allow_none: whether `none` is among them.
+    """
+    names = [name for name in operations if allow_none or name != "none"]
+    return Genotype.from_choices(np.random.default_rng(seed).choice(names, len(CHOICES)).tolist())
+
+
+def role():
+    """The part of this process: "alone", "chief" or "worker".
+
+    Raises:
+        ValueError: if keras-tuner's environment variables are not all there, or say no port.
+    """
+    names = [f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")]
+    values = [os.environ.get(name, "") for name in names]
+    if not any(values):
+        return "alone"
+    if not all(values) or not values[-1].isdigit():
+        given = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        raise ValueError(
+            f"a chief or worker needs three environment variables, an id, the chief's address and "
+            f"its port, received: {given}"
+        )
+    return "chief" if "chief" in values[0] else "worker"
+
+
+class AblationOracle(GridSearchOracle):
+    """keras-tuner's grid search, for several workers at once.
+
+    Args:
+        grid: as `make_grid` makes it.
+    """
+
+    def __init__(self, grid):
+        super().__init__(
+            objective=keras_tuner.Objective("accuracy", "max"),
+            hyperparameters=grid,
+            allow_new_entries=False,
+        )
+        self.verbose = 0
+
+    def populate_space(self, trial_id):
+        """The next point; keras-tuner's would wait for the end of the one before."""
+        response = super().populate_space(trial_id)
+        if response["status"] == TrialStatus.RUNNING:
+            self._populate_next.append(trial_id)
+        return response
+
+    def end_trial(self, trial):
+        """Takes a trial that ended, if a chief that was started again has heard of it.
+
+        If not, it will hand out the same point again, whose result is in its file.
+        """
+        if trial.trial_id in self.trials:
+            super().end_trial(trial)
+
+
+class AblationTuner(BaseTuner):
+    """Does the runs of an ablation, each unless it is done.
+
+    Args:
+        grid: as `make_grid` makes it.
+        find: method -> function of `directory`, `beta` and `seed` that searches there, or goes on
+            there, and returns a dict of the genotype, and of `scores`, `seconds` and `images`.
+        train: function of a genotype, `directory` and `seed` that trains it there, or goes on
+            there, and returns a dict of `accuracy`, `loss` and `images`.
+        directory: of the ablation.
+        own_directory: for keras-tuner's files, which nothing is read from.
+    """
+
+    def __init__(self, grid, *, find, train, directory, own_directory):
+        self._find, self._train, self._folder = find, train, os.fspath(directory)
+        super().__init__(AblationOracle(grid), directory=own_directory, project_name="grid")
+
+    def pre_create_trial(self):
+        """Pauses, for keras-tuner asks again at once while other workers do the last runs."""
+        time.sleep(0.1)
+
+    def run_trial(self, trial):
+        """Searches and trains, and returns the test accuracy.
+
+        Raises:
+            keras_tuner.errors.FatalError: if that fails; keras-tuner would go on with the next run.
+        """
+        try:
+            return {"accuracy": self._run(**trial.hyperparameters.values)["accuracy"]}
+        except FatalError:
+            raise
+        except Exception as error:
+            raise FatalRuntimeError(
+                f"the run {trial.hyperparameters.values} failed: {first_line(error)}"
+            ) from error
+
+    def _run(self, *, method, search_seed, training_seed):
+        name, (kind, _, beta) = f"{method}-search{search_seed}", method.partition("-beta")
+        beta = float(beta) if beta else None
+        point = {"method": kind, "beta": beta, "search_seed": search_seed}
+
+        def search(directory):
+            found = self._find[kind](directory=directory, beta=beta, seed=search_seed)
+            found["genotype"].save(os.path.join(directory, "genotype.json"))
+            return {**point, **found, "genotype": dataclasses.asdict(found["genotype"])}
+
+        def train(directory):
+            genotype, started = Genotype(**found["genotype"]), time.monotonic()
+            reached = self._train(genotype, directory=directory, seed=training_seed)
+            seconds = time.monotonic() - started
+            return {**point, "training_seed": training_seed, **reached, "seconds": seconds}
+
+        found = _once(os.path.join(self._folder, "searches", name), "search.json", search)
+        name = f"{name}-training{training_seed}"
+        run = _once(os.path.join(self._folder, "runs", name), "run.json", train)
+        print(f"{name}: test accuracy {run['accuracy']:.2%}", flush=True)
+        return run
+
+
+def _once(folder, name, make):
+    """The contents of a file in a folder, made by the first who needs it while others wait."""
+    path = os.path.join(folder, name)
+    with exclusive(folder, wait=True):
+        if not os.path.exists(path):
+            write_json(path, make(folder))
+        return read_json(path)
+
+
+def draw(seed, **space):
+    """The `random` method: see `random_genotype`; costs nothing and scores nothing."""
+    genotype = random_genotype(seed, **space)
+    return {"genotype": genotype, "scores": None, "seconds": 0.0, "images": 0}
+
+
+def search(tuner):
+    """The methods `bnas` and `cpnas`: runs or goes on with a search that `plan_search` made."""
+    tuner.search()
+    scores = [{} for _ in CHOICES]
+    for stage in tuner.oracle.history:
+        for edge, indicators in zip(scores, stage, strict=True):
+            edge.update({name: zbar for name, (zbar, _) in indicators.items()})
+    return {"genotype": tuner.oracle.genotype(), "scores": scores, **tuner.cost()}
+
+
+def ablate(grid, *, find, train, directory):
+    """Does all runs of a grid that are not done, or this process's part of them.
+
+    Args:
+        grid: as `make_grid` makes it.
+        find, train: see `AblationTuner`.
+        directory: of the ablation.
+
+    Raises:
+        ValueError: if chief and worker cannot reach each other.
+        keras_tuner.errors.FatalError: if a run fails.
+    """
+    with tempfile.TemporaryDirectory() as own:
+        tuner = AblationTuner(grid, find=find, train=train, directory=directory, own_directory=own)
+        try:
+            tuner.search()
+        except FatalError:
+            raise
+        except (grpc.RpcError, RuntimeError) as error:
+            if role() == "alone":
+                raise
+            raise ValueError(
+                f"the {role()} cannot work at KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT "
+                f"({first_line(error)}): start it again when the chief is there"
+            ) from error

@@ -1,0 +1,166 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cpnas_tf.ablation_table import (
+    genotype_score,
+    interval,
+    make_table,
+    paired_p_value,
+    rank_correlation,
+    run_rows,
+    text,
+)
+from cpnas_tf.genotypes import CHOICES
+
+ACCURACIES = {  # [search seed, training seed]
+    ("cpnas", 2.0): [[0.90, 0.92], [0.93, 0.95], [0.91, 0.91]],
+    ("random", None): [[0.90, 0.88], [0.91, 0.91], [0.85, 0.89]],
+}
+
+
+def genotype(name):
+    return {"normal": [name] * 14, "reduce": [name] * 14}
+
+
+def search(method, beta, seed, *, name="none", scores=None):
+    return {
+        "method": method,
+        "beta": beta,
+        "search_seed": seed,
+        "genotype": genotype(name),
+        "scores": scores,
+        "seconds": 10.0,
+        "images": 1000,
+    }
+
+
+def run(method, beta, search_seed, training_seed, accuracy):
+    return {
+        "method": method,
+        "beta": beta,
+        "search_seed": search_seed,
+        "training_seed": training_seed,
+        "accuracy": accuracy,
+        "loss": 0.5,
+        "seconds": 1.0,
+        "images": 100,
+    }
+
+
+@pytest.fixture
+def searches():
+    return [search(*key, seed) for key, values in ACCURACIES.items() for seed in range(len(values))]
+
+
+@pytest.fixture
+def runs():
+    return [
+        run(*key, search_seed, training_seed, accuracy)
+        for key, values in ACCURACIES.items()
+        for search_seed, row in enumerate(values)
+        for training_seed, accuracy in enumerate(row)
+    ]
+
+
+class TestInterval:
+    def test_two_values_in_closed_form(self):
+        """Student's t of one degree of freedom is Cauchy: its 97.5% quantile is tan(0.475 pi)."""
+        found = interval([0.8, 0.9])
+        half = math.tan(0.475 * math.pi) * 0.05
+        assert found["mean"] == pytest.approx(0.85)
+        assert found["std"] == pytest.approx(0.1 / math.sqrt(2))
+        assert (found["low"], found["high"]) == pytest.approx((0.85 - half, 0.85 + half))
+
+    def test_against_scipy(self):
+        values = np.random.default_rng(0).normal(size=7).tolist()
+        found = interval(values)
+        expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert (found["low"], found["high"]) == pytest.approx(tuple(expected))
+
+    def test_one_value_has_none(self):
+        assert interval([0.5]) == {"mean": 0.5, "std": None, "low": None, "high": None}
+
+
+def test_p_value():
+    own, other = np.random.default_rng(0).normal(size=(2, 6))
+    expected = stats.ttest_rel(own, other).pvalue
+    assert paired_p_value((own - other).tolist()) == pytest.approx(expected)
+    assert paired_p_value([0.1, 0.1]) is None
+    assert paired_p_value([0.1]) is None
+
+
+class TestTable:
+    def test_the_sample_is_the_search_seeds(self, searches, runs):
+        cpnas, chance = make_table(searches, runs)
+        own, other = (np.mean(values, axis=1) for values in ACCURACIES.values())
+        assert (cpnas["method"], cpnas["beta"], cpnas["searches"], cpnas["runs"]) == (
+            *("cpnas", 2.0),
+            *(3, 6),
+        )
+        assert (chance["method"], chance["beta"]) == ("random", None)
+        assert cpnas["mean"] == pytest.approx(own.mean())
+        assert cpnas["std"] == pytest.approx(own.std(ddof=1))
+        test = stats.ttest_rel(own, other)
+        assert cpnas["difference"] == pytest.approx((own - other).mean())
+        assert (cpnas["difference_low"], cpnas["difference_high"]) == pytest.approx(
+            tuple(test.confidence_interval(0.95))
+        )
+        assert cpnas["p_value"] == pytest.approx(test.pvalue)
+        improvement = 100 * (own.mean() - other.mean()) / other.mean()
+        assert cpnas["relative_improvement"] == pytest.approx(improvement)
+        for name in ("difference", "p_value", "relative_improvement", "kendall_tau"):
+            assert chance[name] is None
+
+    def test_a_search_is_paid_once(self, searches, runs):
+        for row in make_table(searches, runs):
+            assert row["seconds"] == 3 * 10 + 6 * 1
+            assert row["images"] == 3 * 1000 + 6 * 100
+
+    def test_the_order_of_the_files_does_not_count(self, searches, runs):
+        expected = make_table(searches, runs), run_rows(searches, runs)
+        assert (make_table(searches[::-1], runs[::-1]), run_rows(searches, runs[::-1])) == expected
+
+    def test_without_random_there_is_no_difference(self, searches, runs):
+        (row,) = make_table(searches[:3], runs[:6])
+        assert row["difference"] is None
+        assert row["mean"] == pytest.approx(np.mean(ACCURACIES["cpnas", 2.0]))
+
+    def test_text(self, searches, runs):
+        lines = text(make_table(searches, runs)).splitlines()
+        assert [line.split()[:3] for line in lines[1:3]] == [
+            ["cpnas", "2", "3"],
+            ["random", "-", "3"],
+        ]
+        assert "paired t-test" in lines[-1]
+
+
+class TestRankCorrelation:
+    NAMES = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")
+
+    def judged(self, zbar, accuracies):
+        scores = [dict(zip(self.NAMES, zbar, strict=True)) for _ in CHOICES]
+        searches = [
+            search("cpnas", 2.0, seed, name=name, scores=scores)
+            for seed, name in enumerate(self.NAMES)
+        ]
+        reached = {("cpnas", 2.0, seed): accuracy for seed, accuracy in enumerate(accuracies)}
+        return rank_correlation(searches[0], searches, reached)
+
+    def test_in_closed_form(self):
+        assert self.judged([1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4]) == pytest.approx(1)
+        assert self.judged([1, 2, 3, 4], [0.4, 0.3, 0.2, 0.1]) == pytest.approx(-1)
+        # One of six pairs is in the wrong order.
+        assert self.judged([1, 2, 3, 4], [0.1, 0.2, 0.4, 0.3]) == pytest.approx((5 - 1) / 6)
+
+    def test_nothing_to_rank(self):
+        assert self.judged([1, 1, 1, 1], [0.1, 0.2, 0.3, 0.4]) is None
+        assert self.judged([1, 2, 3, 4], [0.1] * 4) is None
+        assert rank_correlation(search("random", None, 0), [], {}) is None
+
+    def test_a_genotypes_score_is_the_mean_over_its_edges(self):
+        scores = [{"none": edge, "skip_connect": 100} for edge in range(28)]
+        assert genotype_score(genotype("none"), scores) == pytest.approx(13.5)
+        assert genotype_score(genotype("none"), None) is None
