@@ -118,8 +118,9 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
         parts = tf.split(tf.ensure_shape(rows, [sum(sizes), _ROW]), sizes)
         unpacked = {}
         for names, part, shape in zip(self._names, parts, self._shapes, strict=True):
-            bank = tf.reshape(tf.reshape(part, [-1])[: math.prod(shape)], shape)
-            unpacked.update(zip(names, tf.unstack(bank), strict=True))
+            if math.prod(shape) % _ROW:
+                part = tf.reshape(part, [-1])[: math.prod(shape)]
+            unpacked.update(zip(names, tf.unstack(tf.reshape(part, shape)), strict=True))
         return unpacked
 
 
