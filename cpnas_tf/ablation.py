@@ -9,7 +9,7 @@ at once when its search or training is finished:
   `genotype`; `scores` (for each of the 28 edges the last zbar of every operation, or None);
   `seconds`; `images` (epochs times training images);
 - `runs/NAME/run.json`: the same first three and `training_seed`; `accuracy` and `loss` on the test
-  images; `seconds` and `images` of the training.
+  images; `seconds` (of a training that was stopped, those since it went on) and `images`.
 
 They alone are the state of an ablation. Decision: keras-tuner's own files are not gone on from,
 because a kill cuts them off; the grid starts again, and a finished run is read from its file.
@@ -114,7 +114,7 @@ def role():
     if not all(values) or not values[-1].isdigit():
         given = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
         raise ValueError(
-            f"a chief or worker needs three environment variables, an id, the chief's address and "
+            "a chief or worker needs three environment variables, an id, the chief's address and "
             f"its port, received: {given}"
         )
     return "chief" if "chief" in values[0] else "worker"

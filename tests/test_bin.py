@@ -275,42 +275,43 @@ def take_part(name, port):
     os.environ.update({f"KERASTUNER_{key}": value for key, value in values.items()})
 
 
+@pytest.fixture(scope="module")
+def ablation(tmp_path_factory, data_dir):
+    """An ablation that is killed in its search and in its last training, and goes on."""
+    folder = tmp_path_factory.mktemp("ablation")
+    command = ("ablate", *ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
+    for call, place in (
+        (2, {"module": "cpnas_tf.search", "owner": "ChildParentTuner", "method": "_validate"}),
+        (5, {"module": "cpnas_tf.training", "owner": "_Checkpoints", "method": "on_epoch_end"}),
+    ):
+        kill = functools.partial(forked.signal_self, signal.SIGKILL, call=call, **place)
+        assert forked.run(*command, before=kill).code == -signal.SIGKILL
+        assert not (folder / "table.json").exists()
+    printed = succeed(forked.run(*command))
+    assert "paired t-test" in printed
+    return folder
+
+
 class TestAblate:
     TABLES = ("runs.csv", "table.csv")
-
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory, data_dir):
-        """An ablation that is killed in its search and in its last training, and goes on."""
-        folder = tmp_path_factory.mktemp("ablation")
-        command = ("ablate", *ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
-        for call, place in (
-            (2, {"module": "cpnas_tf.search", "owner": "ChildParentTuner", "method": "_validate"}),
-            (5, {"module": "cpnas_tf.training", "owner": "_Checkpoints", "method": "on_epoch_end"}),
-        ):
-            kill = functools.partial(forked.signal_self, signal.SIGKILL, call=call, **place)
-            assert forked.run(*command, before=kill).code == -signal.SIGKILL
-            assert not (folder / "table.json").exists()
-        printed = succeed(forked.run(*command))
-        assert "paired t-test" in printed
-        return folder
 
     def tables(self, folder):
         """All rows, but for the time that they tell."""
         rows = [row for name in self.TABLES for row in read_csv(folder / name)]
         return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
 
-    def test_its_runs_are_those_of_the_other_commands(self, folder, runs):
-        row = read_csv(folder / "runs.csv")[0]
+    def test_its_runs_are_those_of_the_other_commands(self, ablation, runs):
+        row = read_csv(ablation / "runs.csv")[0]
         assert (row["method"], row["beta"], row["training_seed"]) == ("cpnas", "2.0", "0")
         evaluation = read_json(runs / "train" / "evaluation.json")
         assert float(row["test_accuracy"]) == evaluation["accuracy"]
-        search = folder / "searches" / "cpnas-beta2.0-search0"
+        search = ablation / "searches" / "cpnas-beta2.0-search0"
         check_equal_searches(search, runs / "search")
         assert int(row["search_images"]) == 5 * 64
         assert int(row["training_images"]) == 2 * 1437
 
     def test_two_workers_do_the_same_as_one_process_that_was_killed(
-        self, folder, tmp_path, data_dir
+        self, ablation, tmp_path, data_dir
     ):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -325,13 +326,11 @@ class TestAblate:
         assert "paired t-test" in printed[0]
         done = [set(re.findall("(.*): test accuracy", text)) for text in printed]
         assert (len(done[0]), len(done[1] | done[2])) == (0, 4)
-        assert self.tables(tmp_path) == self.tables(folder)
+        assert self.tables(tmp_path) == self.tables(ablation)
 
-    def test_a_finished_one_is_kept(self, folder, data_dir):
-        before = snapshot(folder)
-        command = ("ablate", *ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
-        assert "--overwrite" in refusal(*command)
-        assert snapshot(folder) == before
+    def test_a_finished_one_is_kept(self, ablation, data_dir):
+        arguments = (*ABLATE, f"--workdir={ablation}", f"--data_dir={data_dir}")
+        check_refused(ablation, "ablate", *arguments, value="--overwrite")
 
     @pytest.mark.parametrize(
         ("argument", "value"),

@@ -527,6 +527,21 @@ class TestStoppedSearch:
         assert tuner.oracle.genotype() == whole.genotype
         assert files(folder) == before
 
+    def test_a_search_within_an_ablation_asks_no_chief(self, whole, new_tuner, monkeypatch):
+        part = {"TUNER_ID": "worker0", "ORACLE_IP": "127.0.0.1", "ORACLE_PORT": "9"}
+        for name, value in part.items():
+            monkeypatch.setenv(f"KERASTUNER_{name}", value)
+        tuner = new_tuner(whole.folder)
+        tuner.search()
+        assert tuner.oracle.genotype() == whole.genotype
+        assert os.environ["KERASTUNER_ORACLE_IP"] == "127.0.0.1"
+
+    def test_cost(self, whole):
+        seconds = sum(row["seconds"] for row in whole.rows)
+        cost = whole.tuner.cost()
+        assert cost["seconds"] == pytest.approx(seconds, abs=0.001 * len(whole.rows))
+        assert cost["images"] == len(whole.rows) * len(TRAIN)
+
     def test_other_settings_are_refused(self, new_tuner, stopped):
         before = files(stopped)
         with pytest.raises(ValueError, match="beta = 2.0, this one 0.5") as error:

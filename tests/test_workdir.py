@@ -7,6 +7,8 @@ import signal
 import stat
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -344,6 +346,17 @@ class TestClaim:
         for _ in range(2):
             with workdir.exclusive(tmp_path):
                 assert "in use by another process" in refusal(tmp_path)
+
+    def test_waiting_for_the_lock(self, tmp_path):
+        def enter():
+            with workdir.exclusive(tmp_path, wait=True):
+                return time.monotonic()
+
+        with ThreadPoolExecutor() as pool, workdir.exclusive(tmp_path):
+            entered = pool.submit(enter)
+            time.sleep(0.1)
+            left = time.monotonic()
+        assert entered.result() >= left
 
     def test_one_process_at_a_time_even_with_overwrite(self, other_process):
         folder, process = other_process
