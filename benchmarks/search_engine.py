@@ -34,7 +34,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf import data, devices
+from cpnas_tf import data
 from cpnas_tf.genotypes import OPERATIONS, Genotype
 from cpnas_tf.networks import build_network
 from cpnas_tf.operations import PRECISIONS
@@ -129,7 +129,6 @@ def input_images_per_second(batch_size, steps=100):
 
 def main(_):
     """Measures, prints a table, and as the last line one JSON object."""
-    devices.run_operations_side_by_side()
     random = np.random.default_rng(0)
     batch = FLAGS.batch_size
     images = tf.constant(random.normal(size=[batch, 32, 32, 3]), tf.float32)

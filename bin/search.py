@@ -44,7 +44,6 @@ def main():
     from cpnas_tf import data, search_log, search_progress
     from cpnas_tf.search import plan_search
 
-    devices.run_operations_side_by_side()
     strategy = devices.make_strategy(FLAGS.config.strategy)
     cli.make_deterministic("search")
     images = cli.call(data.load, section="data", data_dir=FLAGS.data_dir)
