@@ -106,8 +106,8 @@ class ChildParentTuner(BaseTuner):
         on_start()
         devices.wait_for_all(self._strategy)
         self._states = os.path.join(self._folder, "tuner")
-        self._scratch = tempfile.TemporaryDirectory()  # for keras-tuner's files of other workers
-        own = self._folder if self._is_chief else self._scratch.name
+        # Other workers have keras-tuner write its files where nobody reads them.
+        own = self._folder if self._is_chief else tempfile.mkdtemp()
         with _own_oracle():
             super().__init__(oracle, directory=own, project_name="tuner")
         self.reload()

@@ -4,6 +4,8 @@
 does not.
 """
 
+import os
+
 import tensorflow as tf
 
 _METADATA = tf.compat.v1.SummaryMetadata
@@ -18,7 +20,7 @@ class Summaries:
     """
 
     def __init__(self, folder):
-        self._folder, self._writer = folder, None
+        self._folder, self._writer = os.fspath(folder), None
 
     def write(self, step, scalars, *, pictures=None):
         """Writes what belongs to a step.
