@@ -277,6 +277,11 @@ class TestAblate:
         assert float(row["test_accuracy"]) == evaluation["accuracy"]
         search = ablation / "searches" / "cpnas-beta2.0-search0"
         check_equal_searches(search, runs / "search")
+        kept = zip(CHOICES, Genotype.load(search / "genotype.json").choices, strict=True)
+        last_stage = read_csv(search / "search.csv")[-2:]
+        scores = [float(r["z"]) for edge, name in kept for r in last_stage if r[edge] == name]
+        assert float(row["search_score"]) == pytest.approx(sum(scores) / len(CHOICES))
+        assert len(scores) == len(CHOICES)
         assert int(row["search_images"]) == 5 * 64
         assert int(row["training_images"]) == 2 * 1437
 
