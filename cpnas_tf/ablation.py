@@ -23,6 +23,7 @@ in one folder. A worker that was killed has to be started again; the chief keeps
 import dataclasses
 import math
 import os
+import socket
 import tempfile
 import time
 
@@ -105,19 +106,30 @@ def role():
     """The part of this process: "alone", "chief" or "worker".
 
     Raises:
-        ValueError: if keras-tuner's environment variables are not all there, or say no port.
+        ValueError: if keras-tuner's environment variables are not all there, or the chief cannot
+            listen where they say.
     """
     names = [f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")]
-    values = [os.environ.get(name, "") for name in names]
+    tuner, address, port = values = [os.environ.get(name, "") for name in names]
     if not any(values):
         return "alone"
-    if not all(values) or not values[-1].isdigit():
+    if not all(values) or not port.isdigit() or int(port) > 65535:
         given = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
         raise ValueError(
             "a chief or worker needs three environment variables, an id, the chief's address and "
             f"its port, received: {given}"
         )
-    return "chief" if "chief" in values[0] else "worker"
+    if "chief" not in tuner:
+        return "worker"
+    # gRPC would share the port with another chief, and so mix up their workers.
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, int(port)))
+        except OSError as error:
+            reason = error.strerror
+            raise ValueError(f"the chief cannot listen at {address}:{port}: {reason}") from error
+    return "chief"
 
 
 class AblationOracle(GridSearchOracle):
@@ -244,19 +256,14 @@ def ablate(grid, *, find, train, directory):
         directory: of the ablation.
 
     Raises:
-        ValueError: if chief and worker cannot reach each other.
+        ValueError: if the chief of a worker does not answer.
         keras_tuner.errors.FatalError: if a run fails.
     """
     with tempfile.TemporaryDirectory() as own:
         tuner = AblationTuner(grid, find=find, train=train, directory=directory, own_directory=own)
         try:
             tuner.search()
-        except FatalError:
-            raise
-        except (grpc.RpcError, RuntimeError) as error:
-            if role() == "alone":
-                raise
+        except grpc.RpcError as error:
             raise ValueError(
-                f"the {role()} cannot work at KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT "
-                f"({first_line(error)}): start it again when the chief is there"
+                f"no answer from the chief ({error.details()}): start this worker again with it"
             ) from error

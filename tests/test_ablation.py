@@ -2,13 +2,21 @@ import itertools
 import json
 import os
 import shutil
+import socket
 
 import pytest
 from keras_tuner.engine.trial import TrialStatus
 from keras_tuner.errors import FatalError
 
 from cpnas_tf import ablation, ablation_table
-from cpnas_tf.ablation import AblationOracle, ablate, make_grid, random_genotype, role
+from cpnas_tf.ablation import (
+    AblationOracle,
+    AblationTuner,
+    ablate,
+    make_grid,
+    random_genotype,
+    role,
+)
 from cpnas_tf.genotypes import CHOICES, OPERATIONS
 
 SEEDS = {"search_seeds": (3, 2**32 - 1), "training_seeds": (0, 1)}
@@ -90,21 +98,50 @@ def test_random_genotypes():
 
 
 class TestRole:
-    def test_roles(self, monkeypatch):
+    @pytest.fixture
+    def set_part(self, monkeypatch):
+        def set_part(**values):
+            for name, value in values.items():
+                monkeypatch.setenv(f"KERASTUNER_{name}", str(value))
+
+        return set_part
+
+    @pytest.fixture
+    def free_port(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            return free.getsockname()[1]
+
+    def test_parts(self, set_part, free_port):
         assert role() == "alone"
-        for name, value in (("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "80"), ("TUNER_ID", "w")):
-            monkeypatch.setenv(f"KERASTUNER_{name}", value)
+        set_part(TUNER_ID="worker0", ORACLE_IP="127.0.0.1", ORACLE_PORT=free_port)
         assert role() == "worker"
-        monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+        set_part(TUNER_ID="chief")
         assert role() == "chief"
-        monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "x")
-        with pytest.raises(ValueError, match="KERASTUNER_ORACLE_PORT=x"):
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({}, "KERASTUNER_TUNER_ID=chief, KERASTUNER_ORACLE_IP=, "),
+            ({"ORACLE_IP": "127.0.0.1", "ORACLE_PORT": "x"}, "KERASTUNER_ORACLE_PORT=x"),
+            ({"ORACLE_IP": "127.0.0.1", "ORACLE_PORT": "65536"}, "KERASTUNER_ORACLE_PORT=65536"),
+            ({"ORACLE_IP": "192.0.2.1", "ORACLE_PORT": "8000"}, "cannot listen at 192.0.2.1:8000"),
+        ],
+    )
+    def test_what_is_refused(self, set_part, values, message):
+        set_part(TUNER_ID="chief", **values)
+        with pytest.raises(ValueError, match=message):
             role()
 
-    def test_two_of_three_variables(self, monkeypatch):
-        monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
-        with pytest.raises(ValueError, match="KERASTUNER_ORACLE_IP=,"):
-            role()
+    def test_two_chiefs_cannot_listen_at_one_port(self, set_part):
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as gRPC does
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            set_part(TUNER_ID="chief", ORACLE_IP="127.0.0.1", ORACLE_PORT=port)
+            with pytest.raises(ValueError, match=f"127.0.0.1:{port}: Address already in use"):
+                role()
 
 
 class Stopped(BaseException):
@@ -147,6 +184,12 @@ def results(folder):
     return found
 
 
+@pytest.fixture
+def without_pauses(monkeypatch):
+    monkeypatch.setattr(AblationTuner, "pre_create_trial", lambda self: None)
+
+
+@pytest.mark.usefixtures("without_pauses")
 class TestAblate:
     def test_runs_with_one_search_share_it(self, grid, tmp_path):
         fake = Fake()
@@ -191,6 +234,7 @@ class TestAblate:
             Fake().ablate(grid, tmp_path)
 
 
+@pytest.mark.usefixtures("without_pauses")
 def test_the_table_needs_the_files_alone(grid, tmp_path):
     Fake().ablate(grid, tmp_path)
     rows = ablation_table.write(str(tmp_path))

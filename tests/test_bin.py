@@ -68,7 +68,7 @@ ABLATE = (
     *("--config=configs/ablate_digits.py", *SMALL_SEARCH, OF_3, *SMALL_TRAINING),
     "--config.grid.methods=('random', 'cpnas')",
     "--config.grid.search_seeds=(0,)",
-    "--config.grid.training_seeds=(0, 1)",
+    "--config.grid.training_seeds=(0,)",
 )
 GENOTYPE = Genotype(normal=["skip_connect"] * 14, reduce=["skip_connect"] * 14)
 HAS_LCE = importlib.util.find_spec("larq_compute_engine") is not None
@@ -277,12 +277,12 @@ def take_part(name, port):
 
 @pytest.fixture(scope="module")
 def ablation(tmp_path_factory, data_dir):
-    """An ablation that is killed in its search and in its last training, and goes on."""
+    """An ablation that is killed in its search and then in the training, and goes on."""
     folder = tmp_path_factory.mktemp("ablation")
     command = ("ablate", *ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
     for call, place in (
         (2, {"module": "cpnas_tf.search", "owner": "ChildParentTuner", "method": "_validate"}),
-        (5, {"module": "cpnas_tf.training", "owner": "_Checkpoints", "method": "on_epoch_end"}),
+        (1, {"module": "cpnas_tf.training", "owner": "_Checkpoints", "method": "on_epoch_end"}),
     ):
         kill = functools.partial(forked.signal_self, signal.SIGKILL, call=call, **place)
         assert forked.run(*command, before=kill).code == -signal.SIGKILL
@@ -307,6 +307,11 @@ class TestAblate:
         assert float(row["test_accuracy"]) == evaluation["accuracy"]
         search = ablation / "searches" / "cpnas-beta2.0-search0"
         check_equal_searches(search, runs / "search")
+        kept = zip(CHOICES, Genotype.load(search / "genotype.json").choices, strict=True)
+        last_stage = read_csv(search / "search.csv")[-2:]
+        scores = [float(r["z"]) for edge, name in kept for r in last_stage if r[edge] == name]
+        assert float(row["search_score"]) == pytest.approx(sum(scores) / len(CHOICES))
+        assert len(scores) == len(CHOICES)
         assert int(row["search_images"]) == 5 * 64
         assert int(row["training_images"]) == 2 * 1437
 
@@ -325,7 +330,7 @@ class TestAblate:
             printed = list(map(succeed, pool.map(start, ("chief", "worker0", "worker1"))))
         assert "paired t-test" in printed[0]
         done = [set(re.findall("(.*): test accuracy", text)) for text in printed]
-        assert (len(done[0]), len(done[1] | done[2])) == (0, 4)
+        assert (len(done[0]), len(done[1] | done[2])) == (0, 2)
         assert self.tables(tmp_path) == self.tables(ablation)
 
     def test_a_finished_one_is_kept(self, ablation, data_dir):
