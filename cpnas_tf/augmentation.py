@@ -71,9 +71,8 @@ def augment(images, seed, *, crop_area=0.0, crop_padding=0, flip=False, cutout=0
     check_crop_area(crop_area)
     batch = tf.shape(images)[0]
     height, width = images.shape[1:3]
-    crop_seed, flip_seed, cutout_seed = tf.unstack(tf.random.split(seed, 3))
+    window_seed, crop_seed, flip_seed, cutout_seed = tf.unstack(tf.random.split(seed, 4))
     if crop_area:
-        window_seed = tf.random.fold_in(seed, 3)
         windows = draw_windows(window_seed, batch, height, width, smallest_area=crop_area)
         images = resize_windows(images, windows)
     if crop_padding or flip:
@@ -124,13 +123,15 @@ def cut_out(images, centres, *, size):
             size begins `size / 2` pixels before its centre.
         size: the squares' side, in pixels.
     """
-    height, width = images.shape[1:3]
+    height, width, channels = images.shape[1:]
     first = centres - size // 2
     rows = tf.range(height) - first[:, :1]
-    columns = tf.range(width) - first[:, 1:]
+    # A column a channel: to broadcast over the channels would take thrice as long.
+    columns = tf.repeat(tf.range(width), channels) - first[:, 1:]
     in_rows, in_columns = ((offset >= 0) & (offset < size) for offset in (rows, columns))
-    square = in_rows[:, :, tf.newaxis, tf.newaxis] & in_columns[:, tf.newaxis, :, tf.newaxis]
-    return tf.where(square, 0.0, images)
+    square = in_rows[:, :, tf.newaxis] & in_columns[:, tf.newaxis, :]
+    lines = tf.reshape(images, [-1, height, width * channels])
+    return tf.reshape(tf.where(square, 0.0, lines), [-1, height, width, channels])
 
 
 def check_crop_area(crop_area):

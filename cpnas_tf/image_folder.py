@@ -8,6 +8,7 @@ The layout is that of TFDS's `ImageFolder`; each split's is the one that Keras's
 """
 
 import concurrent.futures
+import math
 import os
 
 import numpy as np
@@ -17,7 +18,7 @@ from cpnas_tf.augmentation import centre_window
 from cpnas_tf.images import Images
 from cpnas_tf.workdir import first_line
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 # The names that a split's folder may have.
 SPLITS = {"train": ("train",), "test": ("test", "validation", "val")}
 SMALLEST_SIDE = 8
@@ -52,12 +53,13 @@ def load(path, split, *, image_size=None):
 
     Raises:
         ValueError: if a folder is missing, there are fewer than two classes, one without images, or
-            others in the other split, or if files are broken, tiny, or of several sizes without an
-            `image_size`.
+            others in the other split, if files are broken, tiny, or of several sizes without an
+            `image_size`, or if the images do not fit in memory.
     """
     classes = _files(path, split)
     files = [file for files in classes.values() for file in files]
     shape = _shape(files[0], image_size)
+    _check_memory(path, len(files), shape)
     images = np.empty([len(files), *shape], np.uint8)
 
     def read(index):
@@ -132,6 +134,16 @@ def _shape(file, image_size):
     return _decode(file).shape if image_size is None else (image_size, image_size, 3)
 
 
+def _check_memory(path, count, shape):
+    needed = count * math.prod(shape)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ValueError(
+            f"{count} images of {shape[0]}x{shape[1]} pixels in {path} need {needed / 1e9:.1f} GB "
+            f"of memory, this machine has {there / 1e9:.1f} GB: a smaller image_size is needed"
+        )
+
+
 def _read(file, size):
     """Reads an image and brings it to a size: a shape that it has to have, or a new side."""
     image = _decode(file)
@@ -148,7 +160,8 @@ def _read(file, size):
 
 def _decode(file):
     try:
-        contents = tf.io.read_file(file)
+        contents = tf.io.read_file(file).numpy()
+        _check_bmp(file, contents)
         image = tf.io.decode_image(contents, channels=3, expand_animations=False).numpy()
     except tf.errors.OpError as error:
         raise ValueError(f"{file} is broken ({first_line(error)})") from None
@@ -159,6 +172,13 @@ def _decode(file):
             f"at least {SMALLEST_SIDE}x{SMALLEST_SIDE} are needed"
         )
     return image
+
+
+def _check_bmp(file, contents):
+    """Refuses a BMP file with a palette, whose positions TensorFlow would take for shades."""
+    bits = int.from_bytes(contents[28:30], "little")
+    if contents[:2] == b"BM" and bits not in (24, 32):
+        raise ValueError(f"{file} is a BMP file of {bits} bits a pixel: save it as PNG")
 
 
 def _resize(image, size):

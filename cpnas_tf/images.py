@@ -1,6 +1,7 @@
 """Labelled images in memory."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -64,8 +65,7 @@ class Images:
     def training_batches(self, *, batch_size, seed, epochs, first_step, augmentation):
         """The stream of `data.batches`."""
         steps = len(self) // batch_size
-        with tf.device("CPU"):
-            pixels, labels = tf.constant(self.images), tf.constant(self.labels)
+        pixels, labels = self._tensors
 
         def epoch_indices(epoch):
             order = tf.random.experimental.stateless_shuffle(
@@ -86,5 +86,9 @@ class Images:
 
     def in_order(self):
         """A `tf.data.Dataset` of the images, uint8, and their labels."""
+        return tf.data.Dataset.from_tensor_slices(self._tensors)
+
+    @functools.cached_property
+    def _tensors(self):
         with tf.device("CPU"):
-            return tf.data.Dataset.from_tensor_slices((self.images, self.labels))
+            return tf.constant(self.images), tf.constant(self.labels)
