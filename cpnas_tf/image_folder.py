@@ -7,7 +7,6 @@ The layout is that of TFDS's `ImageFolder`; each split's is the one that Keras's
 `image_dataset_from_directory` reads. The classes are the names of the folders, sorted.
 """
 
-import concurrent.futures
 import math
 import os
 
@@ -61,15 +60,20 @@ def load(path, split, *, image_size=None):
     shape = _shape(files[0], image_size)
     _check_memory(path, len(files), shape)
     images = np.empty([len(files), *shape], np.uint8)
-
-    def read(index):
+    decoded = iter(
+        tf.data.Dataset.from_tensor_slices(files).map(
+            lambda file: _decode(file, image_size),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+    )
+    errors = []
+    for index, file in enumerate(files):
         try:
-            images[index] = _read(files[index], shape if image_size is None else image_size)
+            image = _read(file, lambda: next(decoded))
+            images[index] = _check_shape(file, image, shape)
         except ValueError as error:
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        errors = [error for error in pool.map(read, range(len(files))) if error]
+            errors.append(error)
     if errors:
         raise ValueError(f"{len(errors)} of {len(files)} images cannot be used: {errors[0]}")
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
@@ -131,7 +135,9 @@ def _image_files(folder):
 
 
 def _shape(file, image_size):
-    return _decode(file).shape if image_size is None else (image_size, image_size, 3)
+    if image_size is not None:
+        return image_size, image_size, 3
+    return _read(file, lambda: _decode(file, image_size)).shape
 
 
 def _check_memory(path, count, shape):
@@ -144,28 +150,26 @@ def _check_memory(path, count, shape):
         )
 
 
-def _read(file, size):
-    """Reads an image and brings it to a size: a shape that it has to have, or a new side."""
-    image = _decode(file)
-    if isinstance(size, int):
-        return _resize(image, size)
-    if image.shape != size:
-        height, width, _ = image.shape
-        raise ValueError(
-            f"{file} has {height}x{width} pixels, the first image {size[0]}x{size[1]}: "
-            "image_size (--config.data.image_size), the side that all are to get, is needed"
-        )
-    return image
+def _decode(file, image_size):
+    """The image in a file, uint8 [height, width, 3], and the size that it has there, int32 [2]."""
+    image = tf.io.decode_image(tf.io.read_file(file), channels=3, expand_animations=False)
+    image = tf.ensure_shape(image, [None, None, 3])
+    size = tf.shape(image)[:2]
+    if image_size is not None:
+        row, column, height, width = tf.unstack(centre_window(size[0], size[1]))
+        image = image[row : row + height, column : column + width]
+        image = tf.image.resize(image, [image_size, image_size], antialias=True)
+        image = tf.cast(tf.round(image), tf.uint8)
+    return image, size
 
 
-def _decode(file):
+def _read(file, decode):
+    """What `decode` makes of a file, checked."""
     try:
-        contents = tf.io.read_file(file).numpy()
-        _check_bmp(file, contents)
-        image = tf.io.decode_image(contents, channels=3, expand_animations=False).numpy()
+        image, (height, width) = decode()
     except tf.errors.OpError as error:
         raise ValueError(f"{file} is broken ({first_line(error)})") from None
-    height, width, _ = image.shape
+    _check_bmp(file)
     if min(height, width) < SMALLEST_SIDE:
         raise ValueError(
             f"{file} has {height}x{width} pixels, "
@@ -174,14 +178,20 @@ def _decode(file):
     return image
 
 
-def _check_bmp(file, contents):
+def _check_bmp(file):
     """Refuses a BMP file with a palette, whose positions TensorFlow would take for shades."""
-    bits = int.from_bytes(contents[28:30], "little")
-    if contents[:2] == b"BM" and bits not in (24, 32):
-        raise ValueError(f"{file} is a BMP file of {bits} bits a pixel: save it as PNG")
+    if file.lower().endswith(".bmp"):
+        with open(file, "rb") as opened:
+            bits = int.from_bytes(opened.read(30)[28:], "little")
+        if bits not in (24, 32):
+            raise ValueError(f"{file} is a BMP file of {bits} bits a pixel: save it as PNG")
 
 
-def _resize(image, size):
-    row, column, height, width = centre_window(*image.shape[:2]).numpy()
-    image = image[row : row + height, column : column + width]
-    return tf.cast(tf.round(tf.image.resize(image, [size, size], antialias=True)), tf.uint8)
+def _check_shape(file, image, shape):
+    if image.shape != shape:
+        raise ValueError(
+            f"{file} has {image.shape[0]}x{image.shape[1]} pixels, the first image "
+            f"{shape[0]}x{shape[1]}: image_size (--config.data.image_size), the side that all are "
+            "to get, is needed"
+        )
+    return image
