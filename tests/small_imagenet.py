@@ -14,7 +14,7 @@ SHARDS = 3
 def write(folder, *, classes=6, images=5):
     """Prepares `imagenet2012` in a folder: all its 1,000 class names, but few images.
 
-    An image has the colour of its class, noise, and a size of its own; the first is grey.
+    An image has the colour of its class, noise, and a size of its own. One is grey.
 
     Args:
         folder: the data directory to write into.
@@ -50,7 +50,9 @@ def write(folder, *, classes=6, images=5):
 def _jpeg(random, colour, *, grey=False):
     height, width = random.integers(40, 80, size=2)
     pixels = random.normal(colour, 25, size=(height, width, 3)).clip(0, 255).astype(np.uint8)
-    return tf.io.encode_jpeg(pixels[..., :1] if grey else pixels, quality=95).numpy()
+    pixels = pixels[..., :1] if grey else pixels
+    # With colours in full resolution, a part decoded is the part of the whole image, exactly.
+    return tf.io.encode_jpeg(pixels, quality=95, chroma_downsampling=False).numpy()
 
 
 def _tar(files):
