@@ -47,7 +47,7 @@ def middle(image):
 
 
 def resize(image):
-    return np.rint(tf.image.resize(image, [SIZE, SIZE], antialias=True)).astype(np.uint8)
+    return np.rint(tf.image.resize(image, [SIZE, SIZE])).astype(np.uint8)
 
 
 def stream(images, **settings):
