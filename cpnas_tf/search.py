@@ -91,7 +91,7 @@ class ChildParentTuner(BaseTuner):
         self._sgd = {"momentum": momentum, "weight_decay": weight_decay}
         self._train_step = tf.function(self._train_both, autograph=False)
         self._count_correct = tf.function(self._count_both, autograph=False)
-        self._validation = list(_equal_batches(validation, batch_size, replicas=replicas))
+        self._validation = _equal_batches(validation, batch_size, replicas=replicas)
         self._seconds = []
         self._folder, self._is_chief = os.fspath(directory), devices.is_chief(self._strategy)
         stream = functools.partial(

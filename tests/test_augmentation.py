@@ -139,3 +139,70 @@ class TestAugment:
         np.testing.assert_array_equal(
             augment(images), augmentation.augment(images, [7, 1], **FULL_AUGMENTATION)
         )
+
+    @pytest.mark.parametrize("settings", [{"crop_area": 0.3}, {"crop_area": 0.3, "flip": True}])
+    def test_random_windows_are_resized(self, settings):
+        images = random_images(40, 9, 12, 3)
+        found = augmentation.augment(images, [4, 2], **settings).numpy()
+        windows = augmentation.draw_windows(
+            tf.random.split([4, 2], 4)[0], 40, 9, 12, smallest_area=0.3
+        )
+        expected = augmentation.normalize(augmentation.resize_windows(images, windows)).numpy()
+        mirrored = (found != expected).any(axis=(1, 2, 3))
+        assert mirrored.any() == settings.get("flip", False)
+        np.testing.assert_array_equal(found[mirrored], expected[mirrored, :, ::-1])
+
+    @pytest.mark.parametrize("area", [-0.1, 1.1])
+    def test_impossible_windows(self, area):
+        with pytest.raises(ValueError, match=rf"crop_area must be in \[0, 1\], received: {area}"):
+            augmentation.augment(random_images(1, 8, 8, 1), [1, 2], crop_area=area)
+
+
+class TestWindows:
+    def test_their_areas_shapes_and_places(self):
+        height, width = 600, 800
+        windows = augmentation.draw_windows([1, 2], 4000, height, width, smallest_area=0.1).numpy()
+        corners, sizes = windows[:, :2], windows[:, 2:]
+        assert (corners >= 0).all()
+        assert (corners + sizes <= [height, width]).all()
+        area = sizes.prod(axis=1) / (height * width)
+        ratio = sizes[:, 1] / sizes[:, 0]
+        assert 0.099 <= area.min() < 0.11
+        small = (sizes < [height, width]).all(axis=1)  # none of their sides is cut
+        logarithms = np.log(ratio[small & (area < 0.4)]) / np.log(4 / 3)
+        deciles = np.linspace(0, 1, 11)
+        np.testing.assert_allclose(np.quantile(logarithms, deciles), 2 * deciles - 1, atol=0.1)
+        np.testing.assert_allclose(
+            np.quantile(area[area < 0.4], deciles), 0.1 + 0.3 * deciles, atol=0.02
+        )
+        for axis, length in enumerate((height, width)):
+            free = length - sizes[small, axis]
+            place = corners[small, axis][free > 50] / free[free > 50]
+            np.testing.assert_allclose(np.quantile(place, deciles), deciles, atol=0.05)
+
+    def test_the_whole_image_fits(self):
+        windows = augmentation.draw_windows([3, 4], 500, 8, 8, smallest_area=1.0).numpy()
+        assert (windows[:, :2] + windows[:, 2:] <= 8).all()
+        assert windows[:, 2:].max(axis=1).min() == 8  # one side is whole, the other may be shorter
+        assert windows[:, 2:].min() >= 7
+
+    @pytest.mark.parametrize(
+        ("size", "share", "expected"),
+        [
+            ((10, 20), 1.0, [0, 5, 10, 10]),
+            ((21, 9), 1.0, [6, 0, 9, 9]),
+            ((256, 320), 0.875, [16, 48, 224, 224]),
+        ],
+    )
+    def test_the_middle(self, size, share, expected):
+        assert augmentation.centre_window(*size, share=share).numpy().tolist() == expected
+
+    def test_resizing_is_tensorflows_bilinear_one(self):
+        images = random_images(5, 9, 12, 3)
+        windows = [[0, 0, 9, 12], [2, 3, 5, 4], [8, 11, 1, 1], [0, 2, 9, 3], [4, 0, 2, 12]]
+        expected = [
+            tf.image.resize(image[row : row + height, column : column + width], [9, 12])
+            for image, (row, column, height, width) in zip(images, windows, strict=True)
+        ]
+        found = augmentation.resize_windows(images, tf.constant(windows))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)

@@ -177,8 +177,10 @@ class TestDescribe:
     @pytest.mark.parametrize("name", data.DATASETS)
     def test_it_says_what_tfds_does(self, name, tmp_path):
         features = tfds.builder(name, data_dir=tmp_path).info.features
-        expected = features["image"].shape, features["label"].num_classes
-        assert data.describe(name, "train") == expected
+        shape, classes = data.describe(name, "train")
+        for length, expected in zip(shape, features["image"].shape, strict=True):
+            assert length == (expected or 224)  # ImageNet's have many sizes
+        assert classes == features["label"].num_classes
 
     @pytest.mark.parametrize(("name", "split"), [("mnist", "train"), ("digits", "validation")])
     def test_unknown_names(self, name, split):
@@ -231,36 +233,6 @@ class TestLoad:
         assert train.class_names[3] == "cat"
         mean = train.images.mean(axis=(0, 1, 2)) / 255
         np.testing.assert_allclose(mean, [0.49140, 0.48216, 0.44653], atol=1e-5)
-
-
-class TestImages:
-    def test_own_arrays(self):
-        images = data.Images(np.zeros([3, 4, 4, 1], np.uint8), [0, 1, 1], ["cat", "dog"])
-        assert len(images) == 3
-        assert images.labels.dtype == np.int32
-        assert images.class_names == ("cat", "dog")
-        np.testing.assert_array_equal(images.take([2, 0]).labels, [1, 0])
-
-    @pytest.mark.parametrize(
-        ("shape", "dtype", "labels", "message"),
-        [
-            ([3, 4, 4, 1], np.float32, [0, 1, 1], "must be uint8 .*received: float32"),
-            (
-                [3, 4, 4],
-                np.uint8,
-                [0, 1, 1],
-                r"\[n, height, width, channels\], received: .*3, 4, 4",
-            ),
-            ([3, 4, 4, 1], np.uint8, [0, 1], "3 images need as many integer labels"),
-            ([3, 4, 4, 1], np.uint8, [0.0, 1.0, 1.0], "integer labels, received: float64"),
-            ([3, 4, 4, 1], np.uint8, [0, 1, 2], r"labels must be in 0..1, .*received: 0..2"),
-            ([3, 4, 4, 1], np.uint8, [-1, 1, 1], r"labels must be in 0..1, .*received: -1..1"),
-        ],
-    )
-    def test_impossible_arrays(self, shape, dtype, labels, message):
-        with pytest.raises(ValueError, match=message) as error:
-            data.Images(np.zeros(shape, dtype), labels, ("cat", "dog"))
-        assert_one_line(error)
 
 
 class TestSplitForSearch:
