@@ -133,7 +133,7 @@ def edge_scope(cell, number, operation):
     return f"cell{cell}_{source}_{target}_{operation}"
 
 
-# Autograph has nothing to do in Keras's and Larq's layers, and takes a quarter of the time.
+# Autograph finds nothing to do in Keras's and Larq's layers, and takes its time to find that out.
 @tf.autograph.experimental.do_not_convert
 def build_network(
     genotype,
