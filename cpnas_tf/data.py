@@ -73,6 +73,11 @@ class Images:
     def __len__(self):
         return len(self.images)
 
+    @property
+    def shape(self):
+        """(height, width, channels) of an image."""
+        return self.images.shape[1:]
+
     def take(self, indices):
         """The images at `indices`, int [m], in that order."""
         return Images(self.images[indices], self.labels[indices], self.class_names)
