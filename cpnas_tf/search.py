@@ -353,6 +353,8 @@ def plan_search(
     directory,
     cells=6,
     channels=16,
+    stem="cifar",
+    real_inputs=(),
     rounds=3,
     beta=2.0,
     batch_size=512,
@@ -378,6 +380,7 @@ def plan_search(
         directory: folder for `search.csv` and the tuner's project.
         cells: cells of the supernets.
         channels: C of the supernets' first cell.
+        stem, real_inputs: as in `networks.build_network`.
         rounds: T, how often each operation is sampled before a pruning.
         beta: beta_P of Eq. 1.
         batch_size: images a step.
@@ -408,6 +411,8 @@ def plan_search(
             cells=cells,
             channels=channels,
             precision=precision,
+            stem=stem,
+            real_inputs=real_inputs,
             seed=seed,
             dtype="bfloat16" if mixed_precision else "float32",
         )
