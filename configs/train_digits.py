@@ -13,6 +13,8 @@ def get_config():
     """3 cells, C = 16, 8x8 images."""
     return ConfigDict(
         {
+            "strategy": "none",
+            "mixed_precision": False,
             "data": {"name": "digits", "split": "train"},
             "network": {"cells": 3, "channels": 16},
             "training": {

@@ -227,8 +227,9 @@ def load_trained(directory, *, data_dir=None):
     if not os.path.exists(os.path.join(directory, "metrics.json")):
         raise ValueError(f"{directory} holds no finished training: run bin/train.py first")
     run = read_json(os.path.join(directory, "config.json"))
-    test = data.load(run["config"]["data"]["name"], "test", data_dir=data_dir or run["data_dir"])
-    shape = {"input_shape": test.shape, "classes": len(test.class_names)}
+    section = {**run["config"]["data"], "split": "test"}
+    test = data.load(**section, data_dir=data_dir or run["data_dir"])
+    shape = {"input_shape": test.images.shape[1:], "classes": len(test.class_names)}
     if run.get("model"):
         model = getattr(reference_networks, run["model"])(**shape)
     else:

@@ -118,7 +118,7 @@ def load_weights(model, directory):
     """
     paths = _paths(os.path.join(directory, "checkpoints"))
     if not paths:
-        raise ValueError(f"{directory} has no checkpoint: train again with --overwrite")
+        raise ValueError(f"{directory} has no checkpoint of a training")
     try:
         trained = int(_check(paths[0]).get_tensor("classes/.ATTRIBUTES/VARIABLE_VALUE"))
     except _BROKEN as error:
