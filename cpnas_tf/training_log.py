@@ -44,7 +44,7 @@ def line(rows, *, epochs):
         epochs: of the whole training.
     """
     row = rows[-1]
-    left = (epochs - row["epoch"]) * sum(each["seconds"] for each in rows) / len(rows)
+    left = (epochs - row["epoch"]) * row["seconds"]
     return (
         f"[{row['epoch']:{len(str(epochs))}d}/{epochs}] loss {row['loss']:.4f}  "
         f"accuracy {row['accuracy']:6.2%}  validation {row['val_accuracy']:6.2%}  "

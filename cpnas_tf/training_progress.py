@@ -156,14 +156,14 @@ class Progress(tf.keras.callbacks.Callback):
 
         In this order: a training that is killed between the two does the last row again.
         """
-        record = self._state.record
+        record, begun = self._state.record, time.monotonic()
         validated = self._judge.evaluate(self._validation, verbose=0, return_dict=True)
         row = {
             "epoch": len(self.rows) + 1,
             **record["logs"],
             **{f"val_{name}": value for name, value in validated.items()},
             "images_per_second": self._steps * self._batch_size / record["seconds"],
-            "seconds": record["seconds"],
+            "seconds": record["seconds"] + time.monotonic() - begun,
         }
         _check_finite(row)
         record.update(rows=[*self.rows, row], logs=None, seconds=0.0)
