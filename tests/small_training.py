@@ -36,7 +36,7 @@ IMAGES = make_images(STEPS * BATCH + 2, seed=1)
 VALIDATION = make_images(11, seed=2)
 
 
-def small_model(*, filters=2, classes=len(CLASS_NAMES)):
+def small_model(*, filters=2, classes=3):
     tf.keras.utils.set_random_seed(0)
     images = tf.keras.Input([8, 8, 1])
     x = tf.keras.layers.Conv2D(filters, 3, name="convolution")(images)

@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_training import assert_same, checkpoint_files, small_model, truncate, values
+from small_training import assert_same, checkpoint_files, small_model, truncate
+from small_training import values as values_of
 
 from cpnas_tf import training_state
 from cpnas_tf.training_state import TrainingState, load_weights
@@ -24,7 +25,9 @@ def fill(model, number):
     """Gives each weight a value of its own, made of a number."""
     for index, weight in enumerate(model.weights):
         shape = weight.shape
-        weight.assign(tf.reshape(tf.range(np.prod(shape), dtype=tf.float32) + index + number, shape))
+        weight.assign(
+            tf.reshape(tf.range(np.prod(shape), dtype=tf.float32) + index + number, shape)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def restored(folder):
         return None
     expected = small_model()
     fill(expected, state.record["number"])
-    assert_same(values(model.weights), values(expected.weights))
+    assert_same(values_of(model.weights), values_of(expected.weights))
     assert part.numpy().tolist() == [1.0, 2.0]
     return state.record["number"]
 
@@ -170,7 +173,7 @@ class TestLoadWeights:
         model, expected = small_model(), small_model()
         load_weights(model, saved)
         fill(expected, 2)
-        assert_same(values(model.weights), values(expected.weights))
+        assert_same(values_of(model.weights), values_of(expected.weights))
 
     def test_nothing_else_is_taken_over(self, tmp_path):
         source = small_model()
