@@ -14,6 +14,8 @@ def get_config():
     """The paper's training: 10 cells, 600 epochs, cutout, Equation 3 with its weight of 1."""
     return ConfigDict(
         {
+            "strategy": "none",
+            "mixed_precision": False,
             "data": {"name": "cifar10", "split": "train"},
             "network": {"cells": 10, "channels": 56},
             "training": {

@@ -1,13 +1,12 @@
-"""Images in memory and the `tf.data` pipelines over them.
+"""Data sets by name, and the `tf.data` pipelines over them.
 
-`load` reads a data set through TensorFlow Datasets (TFDS) and decodes it once. `batches` gives the
-training stream, a pure function of its arguments: what a step sees depends on the seed and on the
-step's number, not on the steps before it, so that a stopped run goes on with exactly the images it
-would have seen.
+`load` reads a data set through TensorFlow Datasets (TFDS), or from a folder of own files. `batches`
+gives the training stream, a pure function of its arguments: what a step sees depends on the seed
+and on the step's number, not on the steps before it, so that a stopped run goes on with exactly the
+images it would have seen.
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import io
 import os
@@ -15,12 +14,12 @@ import sys
 import urllib.error
 import urllib.request
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from cpnas_tf import digits
-from cpnas_tf.augmentation import augment, normalize
+from cpnas_tf import digits, image_folder, imagenet
+from cpnas_tf.augmentation import normalize
+from cpnas_tf.images import Images
 from cpnas_tf.workdir import first_line
 
 # The shape of an image, (height, width, channels), and the number of classes.
@@ -28,95 +27,60 @@ DATASETS = {
     "digits": ((8, 8, 1), 10),
     "fashion_mnist": ((28, 28, 1), 10),
     "cifar10": ((32, 32, 3), 10),
+    "imagenet2012": ((imagenet.IMAGE_SIZE, imagenet.IMAGE_SIZE, 3), imagenet.CLASSES),
 }
 SPLITS = ("train", "test")
+FOLDER = "folder:"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Images:
-    """Labelled images in memory.
-
-    Attributes:
-        images: uint8 [n, height, width, channels].
-        labels: int32 [n], positions in `class_names`.
-        class_names: the classes' names.
-
-    Raises:
-        ValueError: if the arrays have other types or shapes, or a label names no class.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-
-    def __post_init__(self):
-        images, labels = np.asarray(self.images), np.asarray(self.labels)
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise ValueError(
-                "images must be uint8 [n, height, width, channels], "
-                f"received: {images.dtype} {list(images.shape)}"
-            )
-        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-            raise ValueError(
-                f"{len(images)} images need as many integer labels, "
-                f"received: {labels.dtype} {list(labels.shape)}"
-            )
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.class_names):
-            raise ValueError(
-                f"labels must be in 0..{len(self.class_names) - 1}, the positions of the class "
-                f"names, received: {labels.min()}..{labels.max()}"
-            )
-        object.__setattr__(self, "images", images)
-        object.__setattr__(self, "labels", labels.astype(np.int32))
-        object.__setattr__(self, "class_names", tuple(self.class_names))
-
-    def __len__(self):
-        return len(self.images)
-
-    def take(self, indices):
-        """The images at `indices`, int [m], in that order."""
-        return Images(self.images[indices], self.labels[indices], self.class_names)
-
-
-def describe(name, split):
-    """The shape of a data set's images and its number of classes, without reading anything.
+def describe(name, split, *, data_dir=None, image_size=None):
+    """The shape of a data set's images and its number of classes, without reading them.
 
     Args:
-        name: one of `DATASETS`.
-        split: one of `SPLITS`.
+        name, split, data_dir, image_size: see `load`.
 
     Returns:
         `((height, width, channels), classes)`.
 
     Raises:
-        ValueError: if the name or the split is unknown.
+        ValueError: if the name or the split is unknown, the size impossible, or a folder not one of
+            images.
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}, expected one of: {', '.join(DATASETS)}")
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}, expected one of: {', '.join(SPLITS)}")
-    return DATASETS[name]
+    _check(name, split, image_size)
+    if name.startswith(FOLDER):
+        path = _folder(name, data_dir)
+        return image_folder.describe(path, split, image_size=image_size)
+    shape, classes = DATASETS[name]
+    return (image_size, image_size, *shape[2:]) if image_size else shape, classes
 
 
-def load(name, split, *, data_dir=None):
-    """Reads one split of a data set into memory, in its fixed order.
+def load(name, split, *, data_dir=None, image_size=None):
+    """Reads one split of a data set, in its fixed order.
 
-    Digits are prepared on the spot; the others are downloaded by TFDS if they are not there.
+    Digits are prepared on the spot; Fashion-MNIST and CIFAR-10 are downloaded by TFDS if they are
+    not there; ImageNet stays in its files, whose images are decoded as they are needed.
 
     Args:
-        name: one of `DATASETS`.
-        split: one of `SPLITS`.
-        data_dir: the TFDS data directory; TFDS's own by default.
+        name: one of `DATASETS`, or "folder:PATH" for own images, see `image_folder`.
+        split: one of `SPLITS`. ImageNet's test images are what it calls validation images.
+        data_dir: the TFDS data directory, TFDS's own by default; it is also where a relative PATH
+            begins.
+        image_size: side of the images, in pixels. Needed for a folder with images of several sizes;
+            224 by default for ImageNet; the others have a size of their own.
 
     Returns:
-        `Images`.
+        `Images`, or for ImageNet `imagenet.StoredImages`.
 
     Raises:
-        ValueError: if the name or the split is unknown, if the data set is not there and cannot be
-            prepared, or if what is there cannot be read.
+        ValueError: if the name or the split is unknown, the size impossible, if the data set is not
+            there and cannot be prepared, or if what is there cannot be read.
     """
-    describe(name, split)
+    _check(name, split, image_size)
+    if name.startswith(FOLDER):
+        return image_folder.load(_folder(name, data_dir), split, image_size=image_size)
     builder = _builder(name, data_dir)
+    if name == "imagenet2012":
+        return imagenet.load(builder, split, image_size=image_size)
     if not builder.data_path.exists():
         _prepare(builder)
         builder = _builder(name, data_dir)
@@ -130,6 +94,29 @@ def load(name, split, *, data_dir=None):
         return Images(images.numpy(), labels.numpy(), tuple(builder.info.features["label"].names))
     except Exception as error:  # TFDS and tf.data raise many types for broken files
         raise _unreadable(builder.data_path, error) from error
+
+
+def _check(name, split, image_size):
+    if name not in DATASETS and not name.startswith(FOLDER):
+        raise ValueError(
+            f"unknown data set {name!r}, expected one of: {', '.join(DATASETS)}, {FOLDER}PATH"
+        )
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}, expected one of: {', '.join(SPLITS)}")
+    if image_size is None:
+        return
+    if name in DATASETS and name != "imagenet2012":
+        height, width, _ = DATASETS[name][0]
+        raise ValueError(f"{name} has images of {height}x{width}, received: {image_size=}")
+    if not isinstance(image_size, int) or image_size < image_folder.SMALLEST_SIDE:
+        raise ValueError(
+            f"image_size must be at least {image_folder.SMALLEST_SIDE}, received: {image_size!r}"
+        )
+
+
+def _folder(name, data_dir):
+    path = os.path.expanduser(name.removeprefix(FOLDER))
+    return os.path.join(data_dir or "", path)
 
 
 def _builder(name, data_dir):
@@ -213,7 +200,7 @@ def split_for_search(
         seed: of the draw, 0..2^32 - 1.
 
     Returns:
-        `(train, validation)`, both `Images`.
+        `(train, validation)`, of the type of `images`.
 
     Raises:
         ValueError: if a part would be empty, or both together more than there is.
@@ -228,8 +215,7 @@ def split_for_search(
             f"{train} images to train and {validation} to validate are more than there is: "
             f"{len(images)}"
         )
-    order = np.random.RandomState(seed).permutation(len(images))
-    return images.take(order[:train]), images.take(order[train : train + validation])
+    return images.draw(train, validation, seed=seed)
 
 
 def _part(name, total, fraction, count):
@@ -285,32 +271,14 @@ def batches(images, *, batch_size, seed, epochs=1, first_step=0, augmentation=No
         raise ValueError(
             f"{epochs} epochs have the steps 0..{epochs * steps}, received first_step={first_step}"
         )
-    with tf.device("CPU"):
-        pixels, labels = tf.constant(images.images), tf.constant(images.labels)
-        seed = tf.constant(seed, tf.int64)
-
-    def epoch_indices(epoch):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(len(images)), seed=tf.stack([seed, epoch])
-        )
-        return tf.data.Dataset.from_tensor_slices(
-            tf.reshape(order[: steps * batch_size], [steps, batch_size])
-        )
-
-    @tf.autograph.experimental.do_not_convert  # it would spread an error over many lines
-    def make_batch(step, indices):
-        batch = augment(
-            tf.gather(pixels, indices), seed=tf.stack([seed, step]), **(augmentation or {})
-        )
-        return batch, tf.gather(labels, indices)
-
-    first_epoch, skipped = divmod(first_step, steps)
     return (
-        tf.data.Dataset.range(first_epoch, epochs)
-        .flat_map(epoch_indices)
-        .skip(skipped)
-        .enumerate(start=first_step)
-        .map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        images.training_batches(
+            batch_size=batch_size,
+            seed=seed,
+            epochs=epochs,
+            first_step=first_step,
+            augmentation=augmentation or {},
+        )
         .apply(tf.data.experimental.assert_cardinality(epochs * steps - first_step))
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -324,10 +292,9 @@ def evaluation_batches(images, *, batch_size):
         labels, int32 [batch].
     """
     _check_batch_size(batch_size)
-    with tf.device("CPU"):
-        dataset = tf.data.Dataset.from_tensor_slices((images.images, images.labels))
     return (
-        dataset.batch(batch_size)
+        images.in_order()
+        .batch(batch_size)
         .map(
             lambda batch, labels: (normalize(batch), labels),
             num_parallel_calls=tf.data.AUTOTUNE,

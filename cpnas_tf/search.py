@@ -80,10 +80,7 @@ class ChildParentTuner(BaseTuner):
             raise ValueError(f"weight_decay must be a number >= 0, received: {weight_decay}")
         self._strategy = tf.distribute.get_strategy()
         replicas = self._strategy.num_replicas_in_sync
-        if batch_size % replicas:
-            raise ValueError(
-                f"batch_size must be a multiple of the {replicas} devices, received: {batch_size}"
-            )
+        devices.check_batch_size(self._strategy, batch_size)
         self._steps = data.steps_per_epoch(train, batch_size=batch_size)
         self._train_images = len(train)
         self._supernets = supernets

@@ -28,13 +28,13 @@ FUNCTIONS = {
 }
 SECTIONS = {
     "search": {"strategy", "data", "split", "search"},
-    "train": {"data", "network", "training", "child_parent"},
+    "train": {"strategy", "mixed_precision", "data", "network", "training", "child_parent"},
     "ablate": {"grid", "data", "split", "search", "network", "training", "child_parent"},
 }
 # What the commands give, from the flags or the data: a config must not.
 GIVEN = {
     *("data_dir", "directory", "on_start", "images", "train", "validation", "genotype"),
-    *("model", "input_shape", "classes", "precision", "child_parent"),
+    *("model", "input_shape", "classes", "precision", "child_parent", "warm_start"),
 }
 
 
@@ -47,6 +47,9 @@ def check_sections(config):
     for name, section in config.items():
         if name == "strategy":
             assert section in devices.STRATEGIES
+            continue
+        if name == "mixed_precision":
+            assert type(section) is bool
             continue
         assert name in FUNCTIONS, f"unknown section {name!r}"
         parameters = inspect.signature(FUNCTIONS[name]).parameters
@@ -73,7 +76,7 @@ def test_config(path):
 
 def test_every_section_is_used_by_a_config():
     used = set().union(*(get_config(path.stem) for path in CONFIGS))
-    assert used == {*FUNCTIONS, "strategy"} - {"augmentation"}
+    assert used == {*FUNCTIONS, "strategy", "mixed_precision"} - {"augmentation"}
 
 
 @pytest.mark.parametrize(
@@ -125,6 +128,8 @@ def test_search_cifar10_is_the_papers():
 def test_train_cifar10_is_the_papers():
     """CP-NAS, section 3.1, the small network: 10 cells, C = 56, 600 epochs."""
     assert get_config("train_cifar10").to_dict() == {
+        "strategy": "none",
+        "mixed_precision": False,
         "data": {"name": "cifar10", "split": "train"},
         "network": {"cells": 10, "channels": 56},
         "training": {

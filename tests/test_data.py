@@ -177,8 +177,10 @@ class TestDescribe:
     @pytest.mark.parametrize("name", data.DATASETS)
     def test_it_says_what_tfds_does(self, name, tmp_path):
         features = tfds.builder(name, data_dir=tmp_path).info.features
-        expected = features["image"].shape, features["label"].num_classes
-        assert data.describe(name, "train") == expected
+        shape, classes = data.describe(name, "train")
+        for length, expected in zip(shape, features["image"].shape, strict=True):
+            assert length == (expected or 224)  # ImageNet's have many sizes
+        assert classes == features["label"].num_classes
 
     @pytest.mark.parametrize(("name", "split"), [("mnist", "train"), ("digits", "validation")])
     def test_unknown_names(self, name, split):
