@@ -13,7 +13,7 @@ paper's are not known. No test error has been measured here yet. lambda, which t
 print, is `centre_weight`: 1e-2 is not a measured choice.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 CHANNELS = {"small": 56, "medium": 72, "large": 112}
 
@@ -37,7 +37,9 @@ def get_config(size="small"):
                 "weight_decay": 3e-4,
                 "decay_batch_norm": True,
                 "gradient_clip": 5.0,
+                "label_smoothing": 0.0,
                 "auxiliary_weight": 0.0,
+                "early_stopping": config_dict.placeholder(int),
                 "jit_compile": False,
                 "steps_per_execution": 1,
                 "augmentation": {"crop_padding": 4, "flip": True, "cutout": 16},
