@@ -143,7 +143,7 @@ class _BankUnits(Units):
         real_inputs: as of `Units`.
     """
 
-    def __init__(self, precision, take, *, dtype="float32", real_inputs=()):
+    def __init__(self, precision, take, dtype="float32", *, real_inputs=()):
         super().__init__(precision, real_inputs=real_inputs)
         self._take, self._dtype = take, dtype
 
