@@ -59,14 +59,11 @@ def _prepare():
     import tensorflow as tf
 
     from cpnas_tf import ablation, data, training
-    from cpnas_tf.child_parent import ChildParentLoss
     from cpnas_tf.genotypes import OPERATIONS
-    from cpnas_tf.networks import build_network
     from cpnas_tf.search import plan_search
 
     cli.make_deterministic("grid")
-    images = cli.call(data.load, section="data", data_dir=FLAGS.data_dir)
-    test = data.load(FLAGS.config.data.name, "test", data_dir=FLAGS.data_dir)
+    images, test = cli.load_images()
     parts = cli.call(data.split_for_search, images, section="split")
     space = {
         "operations": tuple(FLAGS.config.search.get("operations", OPERATIONS)),
@@ -82,26 +79,9 @@ def _prepare():
         given = {"directory": directory, "beta": beta, "seed": seed}
         return cli.call(plan_search, *parts, section="search", **given)
 
-    def train(genotype, *, directory, seed, on_start=lambda: None):
+    def train(genotype, *, seed, **given):
         start(seed)
-        model = cli.call(
-            build_network,
-            genotype,
-            section="network",
-            input_shape=images.images.shape[1:],
-            classes=len(images.class_names),
-        )
-        history = cli.call(
-            training.train,
-            model,
-            images,
-            section="training",
-            validation=test,
-            directory=directory,
-            child_parent=cli.call(ChildParentLoss, section="child_parent"),
-            seed=seed,
-            on_start=on_start,
-        )
+        model, history = cli.train(genotype, images, test, seed=seed, **given)
         evaluation = training.evaluate(model, test)
         reached = {name: evaluation[name] for name in ("accuracy", "loss")}
         return {**reached, "images": len(history) * len(images)}

@@ -2,7 +2,7 @@
 
 python bin/evaluate.py --workdir=DIR
 
-Writes evaluation.json into the workdir.
+Writes evaluation.json and the confusion matrix's picture, confusion_matrix.png, into the workdir.
 """
 
 import os
@@ -26,12 +26,18 @@ def main():
     if os.path.exists(path) and not FLAGS.overwrite:
         raise ValueError(f"{path} exists: replace it with --overwrite")
     cli.load_tensorflow()
-    from cpnas_tf import training
+    from cpnas_tf import plotting, training
 
     model, test, _ = training.load_trained(FLAGS.workdir, data_dir=FLAGS.data_dir)
     evaluation = training.evaluate(model, test)
+    figure = plotting.plot_confusion_matrix(evaluation["confusion_matrix"], test.class_names)
+    picture = os.path.join(FLAGS.workdir, "confusion_matrix.png")
+    workdir.write_atomically(picture, plotting.render(figure, "png"))
     workdir.write_json(path, evaluation)
-    print(f"accuracy {evaluation['accuracy']:.2%} on {evaluation['examples']} images: {path}")
+    print(
+        f"accuracy {evaluation['accuracy']:.2%}, top-5 {evaluation['accuracy_top5']:.2%} "
+        f"on {evaluation['examples']} images: {path}"
+    )
 
 
 if __name__ == "__main__":

@@ -15,16 +15,8 @@ from absl import flags
 from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("genotype", None, "Genotype file.")
+cli.define_network()
 cli.define_config(required=False)
-flags.DEFINE_enum("precision", "child", ["child", "parent"], "1-bit or full precision.")
-flags.DEFINE_enum(
-    "model",
-    None,
-    ["wrn22", "wrn22_1bit", "resnet18", "birealnet18"],
-    "A reference network instead of a genotype's.",
-)
-flags.mark_flags_as_mutual_exclusive(["genotype", "model"], required=True)
 flags.DEFINE_bool("json", False, "Print one JSON object instead of the table.")
 flags.DEFINE_string("csv", None, "File for the layers' costs.")
 cli.define_overwrite()
@@ -35,8 +27,9 @@ def main():
     """Counts the network that the flags describe, and prints its costs."""
     from cpnas_tf.genotypes import Genotype
 
-    if FLAGS.model and (FLAGS.config or FLAGS["precision"].present):
-        raise ValueError("--config and --precision go with --genotype, not with --model")
+    cli.precision()
+    if FLAGS.model and FLAGS.config:
+        raise ValueError("--config goes with --genotype, not with --model")
     if not FLAGS.model and not FLAGS.config:
         raise ValueError("--config is needed with --genotype, see --help")
     if FLAGS.csv and os.path.exists(FLAGS.csv) and not FLAGS.overwrite:
@@ -67,7 +60,7 @@ def _network(genotype):
         section="network",
         input_shape=input_shape,
         classes=classes,
-        precision=FLAGS.precision,
+        precision=cli.precision(),
     )
 
 
@@ -99,4 +92,7 @@ def _print_comparison(profile, *, with_paper):
 
 
 if __name__ == "__main__":
-    cli.run(main, sections=("data", "network", "training", "child_parent"))
+    cli.run(
+        main,
+        sections=("strategy", "mixed_precision", "data", "network", "training", "child_parent"),
+    )

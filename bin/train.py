@@ -1,9 +1,11 @@
-"""Trains the network of a genotype.
+"""Trains the network of a genotype, or one that the paper compares with.
 
 python bin/train.py --config=configs/FILE.py --genotype=FILE --workdir=DIR [--precision=parent]
+python bin/train.py --config=configs/FILE.py --model=wrn22_1bit --workdir=DIR
 
 Writes checkpoints, history.csv, TensorBoard logs, and at the end metrics.json into the workdir. A
-training that was stopped goes on with the same command.
+training that was stopped goes on with the same command. --config.strategy=mirrored uses all devices
+of the machine, multi_worker those of several: see cpnas_tf/devices.py.
 """
 
 import contextlib
@@ -19,65 +21,73 @@ FLAGS = flags.FLAGS
 cli.define_config()
 cli.define_data_dir()
 cli.define_path("workdir", "Folder of the training.")
-cli.define_path("genotype", "Genotype file, as bin/search.py writes it.")
-flags.DEFINE_enum("precision", "child", ["child", "parent"], "1-bit or full precision.")
+cli.define_network()
+flags.DEFINE_string("warm_start", None, "Workdir of a training whose weights to start from.")
 cli.define_overwrite()
 flags.adopt_module_key_flags(cli)
 
 
 def main():
     """Runs the training that the flags describe."""
-    from cpnas_tf import workdir
+    from cpnas_tf import devices, workdir
     from cpnas_tf.genotypes import Genotype
 
-    genotype = Genotype.load(FLAGS.genotype)
+    worker, workers = devices.check_strategy(FLAGS.config.strategy)
+    precision = cli.precision()
+    genotype = None if FLAGS.model else Genotype.load(FLAGS.genotype)
     claim = workdir.claim(
         FLAGS.workdir,
         cli.resolved_config(
-            command="train", precision=FLAGS.precision, genotype=dataclasses.asdict(genotype)
+            command="train",
+            precision=precision,
+            genotype=genotype and dataclasses.asdict(genotype),
+            model=FLAGS.model,
+            warm_start=FLAGS.warm_start and os.path.abspath(FLAGS.warm_start),
+            workers=workers,
         ),
         result="metrics.json",
-        written=("metrics.json", "history.csv", "checkpoints", "logs", "evaluation.json"),
+        written=(
+            *("metrics.json", "history.csv", "checkpoints", "logs"),
+            *("evaluation.json", "confusion_matrix.png"),
+        ),
         overwrite=FLAGS.overwrite,
     )
+    claim = contextlib.nullcontext() if worker else claim
     cli.load_tensorflow()
-    from cpnas_tf import data, training
-    from cpnas_tf.child_parent import ChildParentLoss
-    from cpnas_tf.networks import build_network
+    from cpnas_tf import training_log
 
+    strategy = devices.make_strategy(FLAGS.config.strategy)
     cli.make_deterministic("training")
-    images = cli.call(data.load, section="data", data_dir=FLAGS.data_dir)
-    test = data.load(FLAGS.config.data.name, "test", data_dir=FLAGS.data_dir)
-    model = cli.call(
-        build_network,
-        genotype,
-        section="network",
-        input_shape=images.images.shape[1:],
-        classes=len(images.class_names),
-        precision=FLAGS.precision,
-    )
-    loss = cli.call(ChildParentLoss, section="child_parent")
+    images, test = cli.load_images()
     started = time.monotonic()
     with contextlib.ExitStack() as claimed:
-        history = cli.call(
-            training.train,
-            model,
+        model, history = cli.train(
+            genotype or FLAGS.model,
             images,
-            section="training",
-            validation=test,
+            test,
+            precision=precision,
+            strategy=strategy,
             directory=FLAGS.workdir,
-            child_parent=loss if FLAGS.precision == "child" else None,
+            warm_start=FLAGS.warm_start,
             on_start=lambda: claimed.enter_context(claim),
         )
+        if worker:
+            return
+        best = training_log.best(history)
         metrics = {
             **history[-1],
-            "precision": FLAGS.precision,
+            "best_val_accuracy": best["val_accuracy"],
+            "best_epoch": best["epoch"],
+            "precision": precision,
             "parameters": model.count_params(),
             "seconds": round(time.monotonic() - started, 1),
         }
         workdir.write_json(os.path.join(FLAGS.workdir, "metrics.json"), metrics)
-    print(f"{FLAGS.precision}: test accuracy {metrics['val_accuracy']:.2%} ({FLAGS.workdir})")
+    print(f"{precision}: test accuracy {metrics['val_accuracy']:.2%} ({FLAGS.workdir})")
 
 
 if __name__ == "__main__":
-    cli.run(main, sections=("data", "network", "training", "child_parent"))
+    cli.run(
+        main,
+        sections=("strategy", "mixed_precision", "data", "network", "training", "child_parent"),
+    )

@@ -13,6 +13,8 @@ def get_config():
     """3 cells, C = 16, 8x8 images."""
     return ConfigDict(
         {
+            "strategy": "none",
+            "mixed_precision": False,
             "data": {"name": "digits", "split": "train"},
             "network": {"cells": 3, "channels": 16},
             "training": {
@@ -22,6 +24,11 @@ def get_config():
                 "learning_rate": 0.02,
                 "weight_decay": 0.0,
                 "gradient_clip": 5.0,
+                "label_smoothing": 0.0,
+                "auxiliary_weight": 0.0,
+                "early_stopping": None,
+                "jit_compile": False,
+                "steps_per_execution": 1,
                 "seed": 0,
             },
             "child_parent": {"filter_weight": 1e-3, "centre_weight": 1e-2},

@@ -181,7 +181,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
             model: a built Keras classifier.
 
         Raises:
-            ValueError: if a term has a weight and the model no 1-bit kernel for it, or not one
+            ValueError: if a term has a weight and the model no 1-bit kernel for it, or not a first
                 output `[batch, classes]`, or no one layer of the name `features` and of known
                 output size.
         """
@@ -192,7 +192,12 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         self._replica = threading.local()  # tf.distribute runs each replica in its own thread
         if self.filter_weight:
             self._weights["filter_mse"] = self.filter_weight
-            self._kernels = _one_bit_kernels(model)
+            self._kernels = one_bit_kernels(model)
+            if not self._kernels:
+                raise ValueError(
+                    f"the model {model.name!r} has no Larq layer with 1-bit kernels: "
+                    "give one that has, or filter_weight=0"
+                )
         with model.distribute_strategy.scope():
             if self.centre_weight:
                 self._weights["class_centre"] = self.centre_weight / 2
@@ -205,6 +210,11 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
                 )
             self._means = {name: tf.keras.metrics.Mean(name) for name in self._weights}
         self._built_for = model
+
+    @property
+    def metrics(self):
+        """The terms' means over the epoch."""
+        return list(self._means.values())
 
     def on_train_begin(self, logs=None):
         """Makes a training step for the terms, beside the plain one that Keras has made."""
@@ -355,8 +365,15 @@ def _layers(model):
     return [module for module in model.submodules if isinstance(module, tf.keras.layers.Layer)]
 
 
-def _one_bit_kernels(model):
-    """Each latent kernel that a Larq layer makes 1-bit, and whether it is a depthwise one."""
+def one_bit_kernels(model):
+    """Each latent kernel that a Larq layer makes 1-bit, and whether it is a depthwise one.
+
+    Args:
+        model: a built Keras model.
+
+    Returns:
+        A list of `(variable, depthwise)`, as `reconstruct` takes them.
+    """
     kernels = []
     for layer in _layers(model):
         for quantizer, kernel in _KERNELS.items():
@@ -364,20 +381,15 @@ def _one_bit_kernels(model):
             one_bit = getattr(quantizer, "precision", None) == 1
             if one_bit and not isinstance(quantizer, lq.quantizers.NoOp):
                 kernels.append((getattr(layer, kernel), kernel == "depthwise_kernel"))
-    if not kernels:
-        raise ValueError(
-            f"the model {model.name!r} has no Larq layer with 1-bit kernels: "
-            "give one that has, or filter_weight=0"
-        )
     return kernels
 
 
 def _classes(model):
-    """The number of classes of a model with one output `[batch, classes]`."""
+    """The number of classes of a model whose first output is `[batch, classes]`."""
     shapes = [tuple(output.shape) for output in model.outputs or ()]
-    if len(shapes) != 1 or len(shapes[0]) != 2 or (shapes[0][1] or 0) < 2:
+    if not shapes or len(shapes[0]) != 2 or (shapes[0][1] or 0) < 2:
         raise ValueError(
-            f"the model {model.name!r} must be built and have one output [batch, classes] for "
+            f"the model {model.name!r} must be built and have a first output [batch, classes] for "
             f"its class centres, received outputs of the shapes: {shapes}"
         )
     return shapes[0][1]
@@ -393,9 +405,13 @@ def _output_shape(layer):
 
 
 def _features_layer(model, name):
-    """The layer of this name, or else the last one with an output of rank 4."""
+    """The layer of this name, or else the last one with an output of rank 4.
+
+    Of several outputs the first one counts: others, such as an auxiliary tower's, have maps too.
+    """
     if name is None:
-        candidates = [layer for layer in model.layers if len(_output_shape(layer)) == 4]
+        layers = tf.keras.Model(model.inputs, model.outputs[0]).layers
+        candidates = [layer for layer in layers if len(_output_shape(layer)) == 4]
         if not candidates:
             raise ValueError(
                 f"the model {model.name!r} has no layer with an output "

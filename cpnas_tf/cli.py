@@ -19,6 +19,13 @@ import cpnas_tf
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
 FLAGS = flags.FLAGS
+# The functions of `reference_networks`, and the precision of their networks.
+REFERENCE_NETWORKS = {
+    "wrn22": "parent",
+    "wrn22_1bit": "child",
+    "resnet18": "parent",
+    "birealnet18": "child",
+}
 # What TensorFlow 2.21 logs on import whatever TF_CPP_MIN_LOG_LEVEL says; and that there is no CUDA.
 _NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*cuInit.*\(303\)")
 
@@ -28,7 +35,8 @@ def define_config(*, required=True):
     config_flags.DEFINE_config_file(
         "config",
         None,
-        "A file in configs/; --config.SECTION.KEY=VALUE replaces one of its values.",
+        "A file in configs/, with :VARIANT behind it where there are several; "
+        "--config.SECTION.KEY=VALUE replaces one of its values.",
         lock_config=True,
     )
     if required:
@@ -44,6 +52,29 @@ def define_path(name, description):
     """Defines a required flag for a file or a folder."""
     flags.DEFINE_string(name, None, description)
     _require(name)
+
+
+def define_network():
+    """Defines --genotype and --precision, and --model instead of them."""
+    flags.DEFINE_string("genotype", None, "Genotype file, as bin/search.py writes it.")
+    flags.DEFINE_enum("precision", "child", ["child", "parent"], "1-bit or full precision.")
+    flags.DEFINE_enum(
+        "model", None, list(REFERENCE_NETWORKS), "A reference network instead of a genotype's."
+    )
+    flags.mark_flags_as_mutual_exclusive(["genotype", "model"], required=True)
+
+
+def precision():
+    """The precision that the flags of `define_network` say.
+
+    Raises:
+        ValueError: if they say two.
+    """
+    if FLAGS.model is None:
+        return FLAGS.precision
+    if FLAGS["precision"].present:
+        raise ValueError("--precision goes with --genotype, not with --model")
+    return REFERENCE_NETWORKS[FLAGS.model]
 
 
 def define_overwrite():
@@ -147,6 +178,50 @@ def make_deterministic(section):
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
+def load_images():
+    """The training and the test images of --config.data."""
+    from cpnas_tf import data
+
+    images = call(data.load, section="data", data_dir=FLAGS.data_dir)
+    test = data.load(**{**FLAGS.config.data, "split": "test"}, data_dir=FLAGS.data_dir)
+    return images, test
+
+
+def train(network, images, test, *, precision="child", strategy=None, **given):
+    """Builds a network and trains it, by the config's sections.
+
+    Args:
+        network: a `Genotype`, or the name of one of `reference_networks`.
+        images, test: what to train and to validate on.
+        precision: of a genotype's network, "child" or "parent"; a child has the Child-Parent loss.
+        strategy: the `tf.distribute.Strategy` to train under; by default one device.
+        given: arguments of `training.train` that do not come from the config.
+
+    Returns:
+        `(model, history)`.
+
+    Raises:
+        ValueError: if a setting is impossible.
+    """
+    import tensorflow as tf
+
+    from cpnas_tf import devices, networks, reference_networks, training
+    from cpnas_tf.child_parent import ChildParentLoss
+
+    shape = {"input_shape": images.images.shape[1:], "classes": len(images.class_names)}
+    policy = "mixed_float16" if FLAGS.config.get("mixed_precision") else "float32"
+    with devices.scope(strategy or tf.distribute.get_strategy(), policy=policy):
+        if isinstance(network, str):
+            model = getattr(reference_networks, network)(**shape)
+        else:
+            shape["precision"] = precision
+            model = call(networks.build_network, network, section="network", **shape)
+    loss = call(ChildParentLoss, section="child_parent")
+    given["child_parent"] = loss if precision == "child" else None
+    history = call(training.train, model, images, section="training", validation=test, **given)
+    return model, history
+
+
 def run(main, *, sections=()):
     """Runs a command; a wrong flag, value or file ends it with one line and exit code 1.
 
@@ -227,10 +302,11 @@ def _check_config(arguments, sections):
 
 
 def _read_config(path, sections):
-    if not os.path.isfile(path):
-        raise ValueError(f"config file not found: {path!r}")
+    file, *variant = path.split(":", 1)  # as ml_collections does it
+    if not os.path.isfile(file):
+        raise ValueError(f"config file not found: {file!r}")
     try:
-        config = runpy.run_path(path)["get_config"]()
+        config = runpy.run_path(file)["get_config"](*variant)
     except Exception as error:  # the file is a program and can raise any
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"cannot get the config of {path}: {reason}") from None

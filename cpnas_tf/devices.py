@@ -9,6 +9,7 @@
   --workdir must be the chief's, on a shared disk.
 """
 
+import contextlib
 import json
 import os
 
@@ -73,14 +74,82 @@ def make_strategy(name):
         raise ValueError(f"worker {index} of {workers} cannot join the others: {error}") from error
 
 
+@contextlib.contextmanager
+def scope(strategy, *, policy="float32"):
+    """Where a model is made: on all devices of a strategy, under one of Keras's dtype policies.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`.
+        policy: a dtype policy or its name; under "mixed_float16" layers compute in float16 and keep
+            float32 variables.
+    """
+    import tensorflow as tf
+
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        with strategy.scope():
+            yield
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)
+
+
+def check_batch_size(strategy, batch_size):
+    """Raises ValueError unless a batch can be divided between the replicas."""
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        raise ValueError(
+            f"batch_size must be a multiple of the {replicas} devices, received: {batch_size}"
+        )
+
+
+def distribute(strategy, batches):
+    """Gives each replica its part of every batch of a `tf.data.Dataset`: the first, the second...
+
+    Returns:
+        The dataset itself where there is one replica, else one of `tf.distribute`.
+    """
+    import tensorflow as tf
+
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return batches
+
+    def parts(context):
+        own = replicas // context.num_input_pipelines
+        first = own * context.input_pipeline_id
+
+        def split(*batch):
+            return tf.data.Dataset.from_tensor_slices(
+                tuple(
+                    tf.reshape(part, [replicas, -1, *part.shape[1:]])[first : first + own]
+                    for part in batch
+                )
+            )
+
+        return batches.flat_map(split).prefetch(own)
+
+    return strategy.distribute_datasets_from_function(parts)
+
+
 def is_chief(strategy):
     """Whether this process is the one that writes files."""
-    return not getattr(strategy.cluster_resolver, "task_id", None)
+    return not _task(strategy)
+
+
+def is_alone(strategy):
+    """Whether this process is the only one."""
+    return _task(strategy) is None
+
+
+def _task(strategy):
+    """The number of this process among several, or None."""
+    return getattr(strategy.cluster_resolver, "task_id", None)
 
 
 def wait_for_all(strategy):
     """Returns when all workers have called it, if there are several."""
-    if getattr(strategy.cluster_resolver, "task_id", None) is None:
+    if is_alone(strategy):
         return
     import tensorflow as tf
 

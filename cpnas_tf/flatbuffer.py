@@ -18,13 +18,13 @@ import tensorflow as tf
 from cpnas_tf.augmentation import normalize
 from cpnas_tf.folding import fold
 from cpnas_tf.inference import logits
-from cpnas_tf.packing import one_bit_kernels
+from cpnas_tf.packing import binarizes_input
 
 _WORD = 32
 
 
 def convert(model):
-    """Converts a Keras model, with LCE if it has 1-bit convolutions.
+    """Converts a Keras model, with LCE if it has 1-bit convolutions of signs.
 
     Args:
         model: a functional or sequential Keras model from images in [-1, 1] to logits.
@@ -37,7 +37,7 @@ def convert(model):
         ImportError: if LCE is needed and not installed.
         ValueError: if the model calls a layer several times.
     """
-    if one_bit_kernels(model):
+    if any(map(binarizes_input, model.layers)):
         import larq_compute_engine as lce
 
         return _pack_depthwise(_convert(model, lce.convert_saved_model))

@@ -12,13 +12,13 @@ References:
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf.packing import OneBitKernel, one_bit_kernels
+from cpnas_tf.packing import OneBitKernel, binarizes_input, one_bit_kernels
 
 
 def fold(model, *, exact=True):
     """Takes a Keras model's weights apart, and folds batch normalizations into 1-bit kernels.
 
-    Folded are those that lie between 1-bit convolutions and feed nothing else.
+    Folded are those that lie between 1-bit convolutions of signs and feed nothing else.
 
     Args:
         model: a functional Keras model.
@@ -43,12 +43,13 @@ def fold(model, *, exact=True):
         if layer.name not in {*kernels, *vectors}
         for weight in layer.weights
     ]
-    for name, kernel in kernels.items():
-        consumers = _consumers(model.get_layer(name))
+    on_signs = {name for name in kernels if binarizes_input(model.get_layer(name))}
+    for name in on_signs:
+        kernel, consumers = kernels[name], _consumers(model.get_layer(name))
         if len(consumers) != 1 or consumers[0].name not in vectors:
             continue
         norm = consumers[0]
-        if all(layer.name in kernels for layer in _consumers(norm)):
+        if all(layer.name in on_signs for layer in _consumers(norm)):
             folded = _fold(kernel, norm, exact)
             if folded is not None:
                 kernels[name], vectors[norm.name] = folded

@@ -8,7 +8,7 @@ Keras's order; what is folded is exact, see `folding`.
 import larq as lq
 import tensorflow as tf
 
-from cpnas_tf.packing import is_depthwise
+from cpnas_tf.packing import binarizes_input, is_depthwise
 
 
 def logits(model, images, *, kernels, vectors):
@@ -34,7 +34,9 @@ def logits(model, images, *, kernels, vectors):
 
     def call(layer, *args, **kwargs):
         if layer.name in kernels:
-            return _convolve(layer, sign(*args), kernels[layer.name])
+            (x,) = args
+            x = sign(x) if binarizes_input(layer) else x
+            return _convolve(layer, x, kernels[layer.name])
         if layer.name in vectors:
             return _normalize(layer, *args, *vectors[layer.name])
         return layer(*args, **kwargs)
@@ -54,6 +56,8 @@ def _convolve(layer, x, kernel):
     strides = [1, *layer.strides, 1]
     if not is_depthwise(layer):
         return tf.nn.conv2d(x, kernel, strides, "SAME", dilations=layer.dilation_rate)
+    if not binarizes_input(layer):  # whose sums round: as Keras does it
+        return tf.nn.depthwise_conv2d(x, kernel, strides, "SAME", dilations=layer.dilation_rate)
     # Not `tf.nn.depthwise_conv2d`, which moves a dilated one's pixels into the batch and back.
     return tf.raw_ops.DepthwiseConv2dNative(
         input=x,

@@ -11,6 +11,11 @@ Decision: each convolution, the depthwise and the pointwise one, has a batch nor
 own; a separable unit is thus sign, 1-bit depthwise, BN, sign, 1-bit pointwise, BN. (Larq's
 `QuantSeparableConv2D` does not binarize what goes between the two.)
 
+`real_inputs` names the kinds of convolution whose input a child leaves real, as its `*` and `**`
+networks for ImageNet do. Decision: nothing takes the sign's place there. "Not binarized" says no
+more; the next sign, behind the convolution and its BN, is nonlinear enough, and a ReLU would throw
+away half of what not binarizing keeps. The kernel stays 1-bit.
+
 Batch normalization uses the paper's framework's constants (PyTorch's: momentum 0.9 in Keras's
 sense, epsilon 1e-5). Padding is "same" with zeros.
 
@@ -20,11 +25,13 @@ References:
 """
 
 import collections
+import random
 
 import larq as lq
 import tensorflow as tf
 
 PRECISIONS = ("child", "parent")
+REAL_INPUTS = ("depthwise", "preprocessing")
 BN_MOMENTUM = 0.9
 BN_EPSILON = 1e-5
 
@@ -33,6 +40,14 @@ def check_precision(precision):
     """Raises ValueError unless `precision` is "child" or "parent"."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be child or parent, received: {precision!r}")
+
+
+def check_real_inputs(kinds):
+    """Raises ValueError unless `kinds` is a list or tuple of some of `REAL_INPUTS`."""
+    if not isinstance(kinds, (list, tuple)) or not all(kind in REAL_INPUTS for kind in kinds):
+        raise ValueError(
+            f"real_inputs must be a tuple of some of {', '.join(REAL_INPUTS)}, received: {kinds!r}"
+        )
 
 
 @lq.utils.register_keras_custom_object
@@ -62,14 +77,78 @@ class Relu(lq.quantizers.Quantizer):
         return tf.nn.relu(inputs)
 
 
-class Units:
-    """What the units of derived networks and of the supernet share: precision and names."""
+@lq.utils.register_keras_custom_object
+class DropPath(tf.keras.layers.Layer):
+    """Drops an edge, for some images of a training batch, and makes up for it in the others.
 
-    def __init__(self, precision):
+    In training each image's maps are multiplied by 0 with the probability scale * rate, else by
+    1 / (1 - scale * rate); in inference nothing is done. Scale and the random generator are in a
+    model's checkpoints, but are no weights. The generator's seed is drawn from Python's `random`,
+    which `tf.keras.utils.set_random_seed` seeds.
+
+    Args:
+        rate: probability, in [0, 1).
+
+    Attributes:
+        scale: float32 variable in [0, 1], at first 1.
+
+    References:
+        FractalNet (Larsson et al., 2017), section 4, as used in DARTS.
+    """
+
+    def __init__(self, rate, **settings):
+        super().__init__(**settings)
+        check_drop_path(rate)
+        self.rate = rate
+        # Keras takes variables for weights, but does not look into a checkpoint for them.
+        self._state = tf.train.Checkpoint(
+            scale=tf.Variable(1.0, trainable=False, name="scale"),
+            generator=tf.random.Generator.from_seed(random.randrange(2**31)),
+        )
+
+    @property
+    def scale(self):
+        return self._state.scale
+
+    def call(self, x, training=None):
+        """Drops some images' `[height, width, channels]` of `[batch, height, width, channels]`."""
+        if not training:
+            return x
+        keep = 1.0 - self.scale * self.rate
+        kept = self._state.generator.uniform([tf.shape(x)[0], 1, 1, 1]) < keep
+        return x * tf.cast(tf.where(kept, 1.0 / keep, 0.0), x.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate}
+
+
+def check_drop_path(rate):
+    """Raises ValueError unless `rate` is a number in [0, 1)."""
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise ValueError(f"drop_path must be a number in [0, 1), received: {rate!r}")
+
+
+class Units:
+    """What the units of derived networks and of the supernet share: precision and names.
+
+    Args:
+        precision: "child" or "parent".
+        real_inputs: the kinds of `REAL_INPUTS` whose input a child does not binarize.
+    """
+
+    def __init__(self, precision, *, real_inputs=()):
         check_precision(precision)
+        check_real_inputs(real_inputs)
         self.child = precision == "child"
+        self._real_inputs = tuple(real_inputs)
         self.scope = ""
         self._counts = collections.Counter()
+
+    def activation(self, kind):
+        """What is before a convolution of this kind: "sign", "relu" or None."""
+        if not self.child:
+            return "relu"
+        return None if kind in self._real_inputs else "sign"
 
     def name(self, kind):
         """A name for the next part of this kind in the current scope."""
@@ -81,48 +160,53 @@ class Units:
 class LarqUnits(Units):
     """The units as Keras layers, Larq's quantized ones in a child, under readable names."""
 
-    def _activated(self, **binary):
-        """A layer's arguments for an activation: sign and `binary` in a child, else ReLU."""
-        if self.child:
-            return {"input_quantizer": "ste_sign", **binary}
-        return {"input_quantizer": Relu()}
+    def _quantizers(self, kind, **binary):
+        """A convolution's arguments for its activation and, in a child, those of a 1-bit kernel."""
+        quantizer = {"sign": "ste_sign", "relu": Relu(), None: None}[self.activation(kind)]
+        return {"input_quantizer": quantizer, **(binary if self.child else {})}
 
-    def _convolution(self, x, filters, *, size=1, stride=1, real=False):
-        activated = self._activated(
-            kernel_quantizer="magnitude_aware_sign", kernel_constraint="weight_clip"
-        )
+    def _convolution(self, x, filters, *, size=1, stride=1, padding="same", **quantizers):
         return lq.layers.QuantConv2D(
             filters,
             size,
             strides=stride,
-            padding="same",
+            padding=padding,
             use_bias=False,
             name=self.name("convolution"),
-            **({} if real else activated),
+            **quantizers,
         )(x)
+
+    def _pointwise(self, x, filters, kind, *, stride=1):
+        quantizers = self._quantizers(
+            kind, kernel_quantizer="magnitude_aware_sign", kernel_constraint="weight_clip"
+        )
+        return self._convolution(x, filters, stride=stride, **quantizers)
 
     def _batch_norm(self, x):
         return tf.keras.layers.BatchNormalization(
             momentum=BN_MOMENTUM, epsilon=BN_EPSILON, name=self.name("bn")
         )(x)
 
-    def stem(self, x, filters):
-        """A real 3x3 convolution and BN, in child and parent."""
-        return self._batch_norm(self._convolution(x, filters, size=3, real=True))
+    def stem(self, x, filters, *, stride=1, relu=False):
+        """ReLU if wanted, a 3x3 convolution, BN; all real, in child and parent."""
+        activation = {"input_quantizer": Relu()} if relu else {}
+        return self._batch_norm(self._convolution(x, filters, size=3, stride=stride, **activation))
 
-    def pointwise(self, x, filters):
+    def pointwise(self, x, filters, *, kind="pointwise"):
         """Activation, 1x1 convolution, BN."""
-        return self._batch_norm(self._convolution(x, filters))
+        return self._batch_norm(self._pointwise(x, filters, kind))
 
-    def factorized_reduction(self, x, filters):
+    def factorized_reduction(self, x, filters, *, kind="pointwise"):
         """Activation, two stride-2 1x1 convolutions, the second a pixel further, BN."""
-        halves = [self._convolution(part, filters // 2, stride=2) for part in (x, x[:, 1:, 1:])]
+        halves = [self._pointwise(part, filters // 2, kind, stride=2) for part in (x, x[:, 1:, 1:])]
         return self._batch_norm(tf.keras.layers.concatenate(halves))
 
     def depthwise(self, x, size, *, stride=1, dilation=1):
         """Activation, depthwise convolution, BN."""
-        activated = self._activated(
-            depthwise_quantizer=DepthwiseMagnitudeAwareSign(), depthwise_constraint="weight_clip"
+        quantizers = self._quantizers(
+            "depthwise",
+            depthwise_quantizer=DepthwiseMagnitudeAwareSign(),
+            depthwise_constraint="weight_clip",
         )
         x = lq.layers.QuantDepthwiseConv2D(
             size,
@@ -131,7 +215,7 @@ class LarqUnits(Units):
             padding="same",
             use_bias=False,
             name=self.name("depthwise"),
-            **activated,
+            **quantizers,
         )(x)
         return self._batch_norm(x)
 
@@ -145,6 +229,24 @@ class LarqUnits(Units):
         """Global average pooling and a real dense layer: logits `[batch, classes]`."""
         x = tf.keras.layers.GlobalAveragePooling2D(name=self.name("pool"))(x)
         return tf.keras.layers.Dense(classes, name=self.name("logits"), dtype="float32")(x)
+
+    def auxiliary_classifier(self, x, classes):
+        """DARTS' auxiliary tower, real in child and parent: logits `[batch, classes]`.
+
+        ReLU, average pooling to 2x2, 1x1 convolution to 128 channels, BN, ReLU, 2x2 convolution to
+        768, BN, ReLU, dense layer. Decision: the pooling's windows lie at the corners, of 5x5
+        pixels, or of what fits twice into less; of 8x8 and 7x7 maps that is what DARTS does on
+        CIFAR-10 and ImageNet. Decision: BN follows both convolutions, as in DARTS on CIFAR-10; its
+        code for ImageNet lacks the second one and says that this is a typo.
+        """
+        window = [min(5, size - 1) for size in x.shape[1:3]]
+        strides = [size - reach for size, reach in zip(x.shape[1:3], window, strict=True)]
+        x = tf.keras.layers.ReLU(name=self.name("relu"))(x)
+        x = tf.keras.layers.AveragePooling2D(window, strides, name=self.name("avg_pool"))(x)
+        x = self._batch_norm(self._convolution(x, 128))
+        x = self._convolution(x, 768, size=2, padding="valid", input_quantizer=Relu())
+        x = tf.keras.layers.ReLU(name=self.name("relu"))(self._batch_norm(x))
+        return self.classifier(x, classes)
 
 
 def _none(units, x, stride):

@@ -32,18 +32,22 @@ class OneBitKernel(NamedTuple):
 
 
 def one_bit_kernels(model):
-    """Finds the convolutions of a Keras model whose inputs and kernels are both binarized.
+    """Finds the convolutions of a Keras model whose kernels are binarized.
 
     Returns:
-        A dict of `OneBitKernel` by the names of layers that do nothing but sign and convolution,
-        with zeros around the signs.
+        A dict of `OneBitKernel` by the names of layers that do nothing but convolution, on the
+        signs of their inputs or on what they are given, with zeros around it.
     """
     return {
         layer.name: kernel
         for layer in model.layers
-        if isinstance(getattr(layer, "input_quantizer", None), SIGNS)
-        and (kernel := _one_bit_kernel(layer)) is not None
+        if (kernel := _one_bit_kernel(layer)) is not None
     }
+
+
+def binarizes_input(layer):
+    """Whether a layer has a sign on its input."""
+    return isinstance(getattr(layer, "input_quantizer", None), SIGNS)
 
 
 def is_depthwise(layer):
@@ -58,8 +62,10 @@ def _one_bit_kernel(layer):
         quantizer, kernel, axes = layer.kernel_quantizer, layer.kernel, (0, 1, 2)
     else:
         return None
+    if quantizer is None or not (layer.input_quantizer is None or binarizes_input(layer)):
+        return None
     has_more = layer.use_bias or layer.pad_values or layer.padding != "same"
-    if quantizer is None or has_more or layer.activation is not tf.keras.activations.linear:
+    if has_more or layer.activation is not tf.keras.activations.linear:
         return None
     kernel = quantizer(getattr(kernel, "latent_variable", kernel)).numpy()
     scales = np.abs(kernel).max(axis=axes, keepdims=True)

@@ -18,6 +18,7 @@ from cpnas_tf.workdir import write_atomically
 CHILD_COLOUR, PARENT_COLOUR = "#e07b00", "#005b96"
 SAVE_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "cpnas_tf"}
 PIXELS_PER_INCH = 200
+_NAMED_CLASSES = 20
 
 
 def plot_search(rows, *, genotype=None):
@@ -182,6 +183,40 @@ def plot_indicators(evaluations):
     )
     title = "Evaluation indicator e(o) of each edge's operations (Eq. 2); framed: the smallest"
     figure.text(0.015, 0.97, title, fontsize=10, weight="bold", color=INK, va="center")
+    return figure
+
+
+def plot_confusion_matrix(matrix, class_names):
+    """Draws how many images of each class a classifier takes for each class.
+
+    The colours are shares of a class's images; up to 20 classes are named, and have the counts.
+
+    Args:
+        matrix: counts, a row for each class, in its columns what the images were taken for.
+        class_names: the classes' names.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    figure = new_figure(7.2)
+    axes = figure.add_axes((0.16, 0.13, 0.72, 0.78))
+    shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    if len(class_names) <= _NAMED_CLASSES:
+        numbers = range(len(class_names))
+        axes.set_xticks(numbers, class_names, fontsize=8, rotation=45, ha="right")
+        axes.set_yticks(numbers, class_names, fontsize=8)
+        for row, column in itertools.product(numbers, numbers):
+            ink = "white" if shares[row][column] > 0.6 else "black"
+            style = {"fontsize": 7, "color": ink, "ha": "center", "va": "center"}
+            axes.text(column, row, str(matrix[row][column]), **style)
+    axes.set_xlabel("predicted class", fontsize=9)
+    axes.set_ylabel("class", fontsize=9)
+    bar = figure.colorbar(picture, cax=figure.add_axes((0.9, 0.13, 0.02, 0.78)))
+    bar.ax.tick_params(labelsize=7)
+    right, total = (sum(row[i] for i, row in enumerate(matrix)), sum(map(sum, matrix)))
+    title = f"Confusion matrix: {right:,} of {total:,} images are right"
+    figure.text(0.015, 0.96, title, fontsize=12, weight="bold", color=INK, va="center")
     return figure
 
 

@@ -80,10 +80,7 @@ class ChildParentTuner(BaseTuner):
             raise ValueError(f"weight_decay must be a number >= 0, received: {weight_decay}")
         self._strategy = tf.distribute.get_strategy()
         replicas = self._strategy.num_replicas_in_sync
-        if batch_size % replicas:
-            raise ValueError(
-                f"batch_size must be a multiple of the {replicas} devices, received: {batch_size}"
-            )
+        devices.check_batch_size(self._strategy, batch_size)
         self._steps = data.steps_per_epoch(train, batch_size=batch_size)
         self._train_images = len(train)
         self._supernets = supernets
@@ -356,6 +353,8 @@ def plan_search(
     directory,
     cells=6,
     channels=16,
+    stem="cifar",
+    real_inputs=(),
     rounds=3,
     beta=2.0,
     batch_size=512,
@@ -381,6 +380,7 @@ def plan_search(
         directory: folder for `search.csv` and the tuner's project.
         cells: cells of the supernets.
         channels: C of the supernets' first cell.
+        stem, real_inputs: as in `networks.build_network`.
         rounds: T, how often each operation is sampled before a pruning.
         beta: beta_P of Eq. 1.
         batch_size: images a step.
@@ -411,6 +411,8 @@ def plan_search(
             cells=cells,
             channels=channels,
             precision=precision,
+            stem=stem,
+            real_inputs=real_inputs,
             seed=seed,
             dtype="bfloat16" if mixed_precision else "float32",
         )

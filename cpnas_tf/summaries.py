@@ -46,18 +46,3 @@ class Summaries:
 def _metadata(plugin, data_class):
     plugin = _METADATA.PluginData(plugin_name=plugin)
     return _METADATA(plugin_data=plugin, data_class=data_class)
-
-
-class SummariesCallback(tf.keras.callbacks.Callback):
-    """Writes each epoch's logs of a `fit`.
-
-    Args:
-        folder: of the run's logs.
-    """
-
-    def __init__(self, folder):
-        super().__init__()
-        self._summaries = Summaries(folder)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._summaries.write(epoch + 1, logs or {})

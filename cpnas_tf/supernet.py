@@ -27,6 +27,7 @@ References:
     CP-NAS, section 2.3 and Algorithm 1.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -139,14 +140,15 @@ class _BankUnits(Units):
         precision: "child" or "parent".
         take: gives the next parameter, `(name, shape, initial) -> float32 tensor`.
         dtype: of the convolutions.
+        real_inputs: as of `Units`.
     """
 
-    def __init__(self, precision, take, dtype="float32"):
-        super().__init__(precision)
+    def __init__(self, precision, take, dtype="float32", *, real_inputs=()):
+        super().__init__(precision, real_inputs=real_inputs)
         self._take, self._dtype = take, dtype
 
-    def _activation(self, x):
-        return ste_sign(x) if self.child else tf.nn.relu(x)
+    def _activated(self, x, kind):
+        return {"sign": ste_sign, "relu": tf.nn.relu, None: tf.identity}[self.activation(kind)](x)
 
     def _kernel(self, kind, shape, *, binary, axes=(0, 1, 2)):
         kernel = self._take(self.name(kind), shape, "glorot_uniform")
@@ -166,16 +168,16 @@ class _BankUnits(Units):
             x, scale, offset, epsilon=BN_EPSILON, is_training=True
         )[0]
 
-    def stem(self, x, filters):
-        x = tf.cast(x, self._dtype)
-        return self._batch_norm(self._convolution(x, filters, size=3))
+    def stem(self, x, filters, *, stride=1, relu=False):
+        x = tf.cast(tf.nn.relu(x) if relu else x, self._dtype)
+        return self._batch_norm(self._convolution(x, filters, size=3, stride=stride))
 
-    def pointwise(self, x, filters):
-        x = self._convolution(self._activation(x), filters, binary=self.child)
+    def pointwise(self, x, filters, *, kind="pointwise"):
+        x = self._convolution(self._activated(x, kind), filters, binary=self.child)
         return self._batch_norm(x)
 
-    def factorized_reduction(self, x, filters):
-        x = self._activation(x)
+    def factorized_reduction(self, x, filters, *, kind="pointwise"):
+        x = self._activated(x, kind)
         halves = [
             self._convolution(part, filters // 2, stride=2, binary=self.child)
             for part in (x, x[:, 1:, 1:])
@@ -185,8 +187,9 @@ class _BankUnits(Units):
     def depthwise(self, x, size, *, stride=1, dilation=1):
         shape = [size, size, x.shape[-1], 1]
         kernel = self._kernel("depthwise", shape, binary=self.child, axes=(0, 1))
+        x = self._activated(x, "depthwise")
         x = tf.nn.depthwise_conv2d(
-            self._activation(x), kernel, [1, stride, stride, 1], "SAME", dilations=[dilation] * 2
+            x, kernel, [1, stride, stride, 1], "SAME", dilations=[dilation] * 2
         )
         return self._batch_norm(x)
 
@@ -219,6 +222,7 @@ class Supernet:
         cells: number of cells (the paper's search: 6).
         channels: C of the first cell (the paper's search: 16).
         precision: "child" or "parent".
+        stem, real_inputs: as in `build_network`.
         seed: of the initial weights; the same seed gives child and parent the same ones.
         dtype: of the convolutions, "float32" or "bfloat16"; weights, BN statistics and logits are
             always float32.
@@ -238,12 +242,16 @@ class Supernet:
         cells=6,
         channels=16,
         precision="child",
+        stem="cifar",
+        real_inputs=(),
         seed=0,
         dtype="float32",
     ):
-        self._settings = {"cells": cells, "channels": channels, "classes": classes}
+        self._settings = {"cells": cells, "channels": channels, "classes": classes, "stem": stem}
         check_network(input_shape=input_shape, **self._settings)
-        self._input_shape, self._precision, self._dtype = tuple(input_shape), precision, dtype
+        self._input_shape = tuple(input_shape)
+        self._precision, self._real_inputs = precision, real_inputs
+        self._units = functools.partial(_BankUnits, precision, dtype=dtype, real_inputs=real_inputs)
         self._plan_edges()
         random = np.random.default_rng(seed)
         self._banks = {
@@ -273,7 +281,7 @@ class Supernet:
             return x[:, ::stride, ::stride]
 
         with tf.Graph().as_default():
-            units = _BankUnits(self._precision, self._trunk_layout.take)
+            units = self._units(self._trunk_layout.take)
             walk(units, tf.zeros([1, *self._input_shape]), edge=edge, **self._settings)
         self._row_layouts = {
             key: [self._operation_layout(*key, operation) for operation in OPERATIONS]
@@ -283,7 +291,7 @@ class Supernet:
     def _operation_layout(self, width, stride, operation):
         layout = _Layout()
         with tf.Graph().as_default():
-            units = _BankUnits(self._precision, layout.take)
+            units = self._units(layout.take, dtype="float32")
             OPERATION_FUNCTIONS[operation](units, tf.zeros([1, 4, 4, width]), stride)
         return layout
 
@@ -293,7 +301,7 @@ class Supernet:
 
         def apply(operation, row, x):
             def branch(name, layout):
-                units = _BankUnits(self._precision, layout.values(row), self._dtype)
+                units = self._units(layout.values(row))
                 return lambda: OPERATION_FUNCTIONS[name](units, x, stride)
 
             branches = [branch(*pair) for pair in zip(OPERATIONS, layouts, strict=True)]
@@ -324,7 +332,7 @@ class Supernet:
             operation = choices[self._edge_choice(cell, number)]
             return self._edge_functions[key](operation, rows[key][row], x)
 
-        units = _BankUnits(self._precision, self._trunk_layout.values(rows[_TRUNK][0]), self._dtype)
+        units = self._units(self._trunk_layout.values(rows[_TRUNK][0]))
         return walk(units, images, edge=edge, **self._settings)
 
     def logits(self, images, choices):
@@ -383,7 +391,11 @@ class Supernet:
         `logits` gives, or train it on.
         """
         network = build_network(
-            genotype, input_shape=self._input_shape, precision=self._precision, **self._settings
+            genotype,
+            input_shape=self._input_shape,
+            precision=self._precision,
+            real_inputs=self._real_inputs,
+            **self._settings,
         )
         layers = self._trunk_layout.layers(self._banks[_TRUNK].numpy()[0, 0])
         for (cell, number), (key, row) in self._edge_rows.items():

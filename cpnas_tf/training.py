@@ -1,89 +1,25 @@
-"""Training and evaluation of derived networks: takes a Keras model and `Images`, keeps checkpoints.
+"""Training and evaluation of networks: takes a Keras model and images, keeps checkpoints.
 
 References:
     CP-NAS, section 3.1, for the recipe: SGD, cosine to 0, L2, gradient clipping at 5.
 """
 
-import csv
 import functools
-import glob
-import io
 import math
 import os
+import signal
 import sys
 
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf import data
+from cpnas_tf import data, devices, reference_networks
 from cpnas_tf.genotypes import Genotype
-from cpnas_tf.networks import build_network
-from cpnas_tf.summaries import SummariesCallback
-from cpnas_tf.workdir import first_line, read_json, write_atomically
-
-OPTIMIZERS = ("sgd", "adam")
-_KEPT_CHECKPOINTS = 2
-# How TensorFlow says it of a checkpoint.
-_BROKEN = (tf.errors.OpError, AssertionError, IndexError, ValueError)
-
-
-class _L2:
-    """Adds L2 to the gradients after clipping, as the original framework does.
-
-    Keras's own `weight_decay` is decoupled from the gradient, and a regularizer would be clipped.
-    """
-
-    def __init__(self, *args, l2=0.0, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._l2 = l2
-
-    def update_step(self, gradient, variable):
-        super().update_step(gradient + self._l2 * tf.convert_to_tensor(variable), variable)
-
-    def get_config(self):
-        return {**super().get_config(), "l2": self._l2}
-
-
-@tf.keras.utils.register_keras_serializable("cpnas_tf")
-class SGD(_L2, tf.keras.optimizers.SGD):
-    """Keras's SGD with `l2` times the variable added to each gradient (DARTS: on all variables)."""
-
-
-@tf.keras.utils.register_keras_serializable("cpnas_tf")
-class Adam(_L2, tf.keras.optimizers.Adam):
-    """Keras's Adam with `l2` times the variable added to each gradient."""
-
-
-def make_optimizer(
-    name, *, learning_rate, steps, momentum=0.9, weight_decay=0.0, gradient_clip=None
-):
-    """The optimizer of a training run: SGD or Adam under a cosine schedule, with L2 and clipping.
-
-    Args:
-        name: "sgd" or "adam".
-        learning_rate: at the first step.
-        steps: the number of steps after which the learning rate is 0.
-        momentum: of SGD; Adam has its own.
-        weight_decay: L2 on all variables.
-        gradient_clip: largest global norm of the gradient, or None.
-
-    Raises:
-        ValueError: if the name is unknown or a number is out of range.
-    """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, received: {name!r}")
-    if not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be a number > 0, received: {learning_rate}")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be in [0, 1), received: {momentum}")
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight_decay must be a number >= 0, received: {weight_decay}")
-    if gradient_clip is not None and not 0 < gradient_clip < math.inf:
-        raise ValueError(f"gradient_clip must be a number > 0 or None, received: {gradient_clip}")
-    schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    if name == "adam":
-        return Adam(schedule, l2=weight_decay, global_clipnorm=gradient_clip)
-    return SGD(schedule, momentum=momentum, l2=weight_decay, global_clipnorm=gradient_clip)
+from cpnas_tf.networks import add_auxiliary_tower, build_network
+from cpnas_tf.optimizers import make_optimizer
+from cpnas_tf.training_progress import Progress
+from cpnas_tf.training_state import load_weights
+from cpnas_tf.workdir import read_json
 
 
 def train(
@@ -98,34 +34,58 @@ def train(
     learning_rate=0.025,
     momentum=0.9,
     weight_decay=3e-4,
+    decay_batch_norm=True,
     gradient_clip=5.0,
+    label_smoothing=0.0,
+    auxiliary_weight=0.0,
+    early_stopping=None,
+    jit_compile=False,
+    steps_per_execution=1,
     augmentation=None,
     child_parent=None,
+    warm_start=None,
     seed=0,
     on_start=lambda: None,
 ):
     """Trains a Keras classifier from logits; the defaults are the paper's for CIFAR-10.
 
-    Each epoch ends with a checkpoint and `history.csv` in `directory`, from where a stopped
-    training goes on. The last two checkpoints are kept.
+    A training that was stopped goes on where it was, to the same end: each epoch, and every ten
+    minutes of a long one, ends with a checkpoint in `directory`, of which the last two are kept.
+    A KeyboardInterrupt saves at once.
+
+    The training runs under the `tf.distribute` strategy and the dtype policy that the model was
+    made under (see `devices.scope`). Each replica takes its part of every batch; under
+    "mixed_float16" the losses are float32 and scaled. All workers of several have to call it, and
+    only the chief writes; they save at the end of an epoch alone.
 
     Args:
-        model: a Keras model from images in [-1, 1] to logits.
+        model: a functional or sequential Keras model from images in [-1, 1] to logits.
         images: `Images` to train on.
         validation: `Images` to evaluate on after each epoch. Nothing is chosen by it: the
             weights of the last epoch are the result.
         directory: folder for `checkpoints`, `history.csv` and TensorBoard's `logs`.
         epochs: how often to go through `images`.
-        batch_size: images a step.
+        batch_size: images a step, of all replicas together.
         optimizer, learning_rate, momentum, weight_decay, gradient_clip: see `make_optimizer`.
+        decay_batch_norm: whether weight decay is on batch normalization's parameters, too.
+        label_smoothing: the share of a label that is spread over all classes, in [0, 1).
+        auxiliary_weight: of the loss of an auxiliary tower (see `networks.add_auxiliary_tower`)
+            that is trained beside the classifier and left out elsewhere; 0 for none.
+        early_stopping: after how many epochs without a better validation accuracy to end; None for
+            never.
+        jit_compile: whether XLA compiles the training step.
+        steps_per_execution: steps that run without coming back to Python.
         augmentation: keyword arguments of `augmentation.augment`.
         child_parent: a `ChildParentLoss`, or None to train with cross-entropy alone.
+        warm_start: folder of another training of such a network, whose weights to start from.
         seed: of the order and the augmentation of the images.
         on_start: called when all settings have been found possible, before anything in `directory`
             is read or written.
 
     Returns:
-        The rows of `history.csv`, a dict an epoch.
+        The rows of `history.csv`, a dict an epoch: losses, accuracies, the learning rate after the
+        last step, the share of 1-bit weights whose sign changed in the epoch (`flip_ratio`), and
+        speed. `val_loss` is the plain cross-entropy.
 
     Raises:
         ValueError: if a setting is impossible, the loss is not finite, or no checkpoint in
@@ -133,21 +93,30 @@ def train(
         OSError: if `directory` cannot be written (a full disk included); the checkpoints before are
             untouched.
     """
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, received: {epochs}")
+    strategy = model.distribute_strategy
+    _check_settings(epochs, label_smoothing, auxiliary_weight, early_stopping, steps_per_execution)
     steps = data.steps_per_epoch(images, batch_size=batch_size)
-    model.compile(
-        optimizer=make_optimizer(
-            optimizer,
-            learning_rate=learning_rate,
-            steps=epochs * steps,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            gradient_clip=gradient_clip,
-        ),
-        loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    devices.check_batch_size(strategy, batch_size)
+    if warm_start is not None:
+        load_weights(model, warm_start)
+    with devices.scope(strategy, policy=model.dtype_policy):
+        trained = add_auxiliary_tower(model) if auxiliary_weight else model
+        trained.compile(
+            optimizer=make_optimizer(
+                optimizer,
+                learning_rate=learning_rate,
+                steps=epochs * steps,
+                momentum=momentum,
+                weight_decay=weight_decay,
+                without_decay=() if decay_batch_norm else _batch_norm_parameters(trained),
+                gradient_clip=gradient_clip,
+            ),
+            loss=[_cross_entropy(label_smoothing)] * len(trained.outputs),
+            loss_weights=[1.0, auxiliary_weight][: len(trained.outputs)],
+            metrics=[["accuracy"], []][: len(trained.outputs)],
+            jit_compile=jit_compile,
+            steps_per_execution=steps_per_execution,
+        )
     stream = functools.partial(
         data.batches,
         images,
@@ -157,26 +126,87 @@ def train(
         augmentation=augmentation,
     )
     stream()  # refuses an impossible augmentation
-    progress = _Checkpoints(model, directory, child_parent)
-    on_start()
-    done = progress.restore()
-    if done == epochs:
-        return progress.history
-    model.fit(
-        stream(first_step=done * steps),
-        validation_data=data.evaluation_batches(validation, batch_size=batch_size),
-        initial_epoch=done,
+    progress = Progress(
+        trained,
+        model,
+        directory=directory,
+        judge=_judge(model),
+        validation=data.evaluation_batches(validation, batch_size=batch_size),
         epochs=epochs,
-        steps_per_epoch=steps,
-        verbose=1 if sys.stdout.isatty() else 2,
-        callbacks=[
-            *([child_parent] if child_parent else []),
-            _StopOnDivergence(),
-            progress,
-            SummariesCallback(os.path.join(directory, "logs")),
-        ],
+        steps=steps,
+        batch_size=batch_size,
+        early_stopping=early_stopping,
+        child_parent=child_parent,
     )
-    return progress.history
+    on_start()
+
+    def fit(*, until):
+        """Trains from where the training stands to the end of an epoch."""
+        done = progress.steps_done
+        trained.fit(
+            devices.distribute(strategy, stream(first_step=done)),
+            initial_epoch=done // steps,
+            epochs=until,
+            steps_per_epoch=steps - done % steps,
+            verbose=1 if sys.stdout.isatty() else 0,
+            callbacks=[*([child_parent] if child_parent else []), progress],
+        )
+
+    try:
+        progress.restore()
+        if not progress.is_over and progress.steps_done % steps:
+            fit(until=progress.steps_done // steps + 1)
+        if not progress.is_over:
+            fit(until=epochs)
+    except KeyboardInterrupt:
+        signal.alarm(0)  # by which a command makes sure that it ends soon
+        progress.save()
+        raise
+    devices.wait_for_all(strategy)
+    return progress.rows
+
+
+def _check_settings(epochs, label_smoothing, auxiliary_weight, early_stopping, steps_per_execution):
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, received: {epochs}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be in [0, 1), received: {label_smoothing}")
+    if not 0 <= auxiliary_weight < math.inf:
+        raise ValueError(f"auxiliary_weight must be a number >= 0, received: {auxiliary_weight}")
+    if early_stopping is not None and early_stopping < 1:
+        raise ValueError(
+            f"early_stopping must be at least 1 epoch, or None, received: {early_stopping}"
+        )
+    if steps_per_execution < 1:
+        raise ValueError(f"steps_per_execution must be at least 1, received: {steps_per_execution}")
+
+
+def _cross_entropy(smoothing=0.0):
+    """Cross-entropy of integer labels and logits, in float32, with smoothed labels."""
+
+    def cross_entropy(labels, logits):
+        logits = tf.cast(logits, tf.float32)
+        losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        if smoothing:
+            uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+            losses = (1 - smoothing) * losses + smoothing * uniform
+        return losses
+
+    return cross_entropy
+
+
+def _judge(model):
+    """The network as a model of its own that `evaluate` can be called on amid a training."""
+    with devices.scope(model.distribute_strategy, policy=model.dtype_policy):
+        judge = tf.keras.Model(model.inputs, model.outputs)
+        judge.compile(loss=_cross_entropy(), metrics=["accuracy"])
+    return judge
+
+
+def _batch_norm_parameters(model):
+    kind = tf.keras.layers.BatchNormalization
+    layers = [module for module in model.submodules if isinstance(module, kind)]
+    return [variable for layer in layers for variable in layer.trainable_variables]
 
 
 def load_trained(directory, *, data_dir=None):
@@ -191,131 +221,26 @@ def load_trained(directory, *, data_dir=None):
         of `config.json`.
 
     Raises:
-        ValueError: if the training did not finish, or its last checkpoint is broken.
+        ValueError: if the training did not finish, or its last checkpoint is broken or does not
+            fit the data set's classes.
     """
     if not os.path.exists(os.path.join(directory, "metrics.json")):
         raise ValueError(f"{directory} holds no finished training: run bin/train.py first")
     run = read_json(os.path.join(directory, "config.json"))
-    test = data.load(run["config"]["data"]["name"], "test", data_dir=data_dir or run["data_dir"])
-    model = build_network(
-        Genotype(**run["genotype"]),
-        input_shape=test.images.shape[1:],
-        classes=len(test.class_names),
-        precision=run["precision"],
-        **run["config"]["network"],
-    )
-    checkpoints = _checkpoints(directory)
-    if not checkpoints:
-        raise ValueError(f"{directory} has no checkpoint: train again with --overwrite")
-    try:
-        status = _read(tf.train.Checkpoint(model=model), checkpoints[0])
-        status.expect_partial().assert_existing_objects_matched()
-    except _BROKEN as error:
-        raise ValueError(
-            f"the checkpoint {checkpoints[0]} is broken: {first_line(error)}"
-        ) from error
+    section = {**run["config"]["data"], "split": "test"}
+    test = data.load(**section, data_dir=data_dir or run["data_dir"])
+    shape = {"input_shape": test.images.shape[1:], "classes": len(test.class_names)}
+    if run.get("model"):
+        model = getattr(reference_networks, run["model"])(**shape)
+    else:
+        model = build_network(
+            Genotype(**run["genotype"]),
+            precision=run["precision"],
+            **shape,
+            **run["config"]["network"],
+        )
+    load_weights(model, directory)
     return model, test, run
-
-
-def _checkpoints(directory):
-    """The paths of the checkpoints, newest first.
-
-    The files themselves are asked: TensorFlow's `CheckpointManager` takes a broken record of them
-    for none, and would begin anew.
-    """
-    pattern = os.path.join(glob.escape(directory), "checkpoints", "ckpt-*.index")
-    return [path.removesuffix(".index") for path in sorted(glob.glob(pattern), reverse=True)]
-
-
-def _read(checkpoint, path):
-    """Restores from a checkpoint, if all of it can be read: TensorFlow reads what it needs."""
-    reader = tf.train.load_checkpoint(path)
-    for name in reader.get_variable_to_shape_map():
-        reader.get_tensor(name)
-    return checkpoint.read(path)
-
-
-class _Checkpoints(tf.keras.callbacks.Callback):
-    """Saves model, optimizer and class centres, and the history, after each epoch."""
-
-    def __init__(self, model, directory, child_parent):
-        super().__init__()
-        self._directory = directory
-        self._csv = os.path.join(directory, "history.csv")
-        self._epochs = tf.Variable(0, dtype=tf.int64)
-        saved = {"model": model, "optimizer": model.optimizer, "epochs": self._epochs}
-        model.optimizer.build(model.trainable_variables)
-        if child_parent is not None:
-            child_parent.build(model)
-            if child_parent.centres is not None:
-                saved["centres"] = child_parent.centres
-        self._checkpoint = tf.train.Checkpoint(**saved)
-        self.history = []
-
-    def restore(self):
-        """Goes back to the last checkpoint that can be read; returns the number of epochs done."""
-        paths = _checkpoints(self._directory)
-        for path in paths:
-            try:
-                _read(self._checkpoint, path).assert_consumed()
-            except _BROKEN as error:
-                print(
-                    f"the checkpoint {path} is broken ({first_line(error)}): trying the one before"
-                )
-                continue
-            done = int(self._epochs)
-            self.history = read_history(self._csv)[:done]
-            return done
-        if paths:
-            raise ValueError(
-                f"no checkpoint in {self._directory}/checkpoints can be read: "
-                "start afresh with --overwrite"
-            )
-        return 0
-
-    def on_epoch_end(self, epoch, logs=None):
-        row = {"epoch": epoch + 1, **{name: float(value) for name, value in (logs or {}).items()}}
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
-        self.history.append(row)
-        file = io.StringIO()
-        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_atomically(self._csv, file.getvalue())
-        self._epochs.assign(epoch + 1)
-        path = os.path.join(self._directory, "checkpoints", f"ckpt-{epoch + 1:05d}")
-        try:
-            self._checkpoint.write(path)
-        except tf.errors.OpError as error:
-            raise OSError(f"cannot write the checkpoint {path}: {first_line(error)}") from error
-        for old in _checkpoints(self._directory)[_KEPT_CHECKPOINTS:]:
-            for path in glob.glob(f"{glob.escape(old)}.*"):
-                os.unlink(path)
-
-
-class _StopOnDivergence(tf.keras.callbacks.Callback):
-    """Ends the training with an error as soon as an epoch's mean loss is not finite.
-
-    The validation loss counts too: it alone is of the weights after the last step.
-    """
-
-    def on_epoch_end(self, epoch, logs=None):
-        for name in ("loss", "val_loss"):
-            loss = (logs or {}).get(name, 0.0)
-            if not math.isfinite(loss):
-                raise ValueError(
-                    f"the {name} is {loss} in epoch {epoch + 1}: try a lower learning_rate; "
-                    "the checkpoint of the epoch before is kept"
-                )
-
-
-def read_history(path):
-    """Reads `history.csv`: a dict an epoch, all values numbers."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            {name: int(value) if name == "epoch" else float(value) for name, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
 
 
 def evaluate(model, images, *, batch_size=256):
@@ -328,25 +253,27 @@ def evaluate(model, images, *, batch_size=256):
 
     Returns:
         A dict of `accuracy` (top-1), `accuracy_top5`, `loss` (mean cross-entropy), `examples`,
-        and `per_class`, the top-1 accuracy by class name (None for a class without images).
+        `per_class`, the top-1 accuracy by class name (None for a class without images), and
+        `confusion_matrix`, how many images of each class (a row) were taken for each class.
     """
-    logits = np.concatenate(
-        [
-            model(batch, training=False).numpy()
-            for batch, _ in data.evaluation_batches(images, batch_size=batch_size)
-        ]
-    )
-    labels = images.labels
+    predict = tf.function(functools.partial(model, training=False), autograph=False)
+    batches = [
+        (predict(batch).numpy(), batch_labels.numpy())
+        for batch, batch_labels in data.evaluation_batches(images, batch_size=batch_size)
+    ]
+    logits, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()
-    correct = logits.argmax(axis=1) == labels
     top5 = tf.math.in_top_k(labels, logits, min(5, logits.shape[1])).numpy()
+    classes = len(images.class_names)
+    confusion = tf.math.confusion_matrix(labels, logits.argmax(axis=1), classes).numpy()
     return {
-        "accuracy": float(correct.mean()),
+        "accuracy": float(confusion.trace() / len(labels)),
         "accuracy_top5": float(top5.mean()),
         "loss": float(losses.mean()),
         "examples": len(labels),
         "per_class": {
-            name: float(correct[labels == index].mean()) if (labels == index).any() else None
-            for index, name in enumerate(images.class_names)
+            name: float(row[index] / row.sum()) if row.any() else None
+            for index, (name, row) in enumerate(zip(images.class_names, confusion, strict=True))
         },
+        "confusion_matrix": confusion.tolist(),
     }

@@ -8,8 +8,13 @@ import pytest
 import tensorflow as tf
 
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
-from cpnas_tf.networks import build_network, reduction_cells
-from cpnas_tf.operations import PRECISIONS
+from cpnas_tf.networks import (
+    add_auxiliary_tower,
+    build_network,
+    reduction_cells,
+    scale_drop_path,
+)
+from cpnas_tf.operations import PRECISIONS, DropPath, LarqUnits
 
 SETTINGS = {"input_shape": (8, 8, 1), "classes": 3, "cells": 3, "channels": 4}
 # Each cell has each operation, on edges of both strides.
@@ -85,8 +90,10 @@ def test_images_of_28x28_can_be_halved_twice():
     assert np.ptp(logits, axis=0).min() > 0
 
 
-def forward(model, genotype, x, *, cells):
+def forward(model, genotype, x, *, cells, stem="cifar"):
     """The network as SPEC, section 1, describes its wiring, from a model's layers by their names.
+
+    The stem for ImageNet is DARTS': three times half the size, the last two for the first cell.
 
     Returns:
         The last cell's output and the logits.
@@ -111,11 +118,18 @@ def forward(model, genotype, x, *, cells):
             x = x[:, ::stride, ::stride]
         return chain(f"{prefix}_", x)
 
-    s0 = s1 = chain("stem_", x)
+    if stem == "cifar":
+        s0 = s1 = chain("stem_", x)
+    else:
+        s1 = x
+        for number in ("", "_2", "_3"):
+            y = model.get_layer(f"stem_convolution{number}")(s1)
+            s0, s1 = s1, model.get_layer(f"stem_bn{number}")(y)
     reductions = (cells // 3, 2 * cells // 3)
     for cell in range(cells):
         operations = genotype.reduce if cell in reductions else genotype.normal
-        preprocess = factorized_reduction if cell - 1 in reductions else chain
+        halve = cell - 1 in reductions or (stem == "imagenet" and cell == 0)
+        preprocess = factorized_reduction if halve else chain
         nodes = [preprocess(f"cell{cell}_input0", s0), chain(f"cell{cell}_input1_", s1)]
         for target in range(2, 6):
             terms = []
@@ -128,15 +142,37 @@ def forward(model, genotype, x, *, cells):
     return s1, chain("classifier_", s1)
 
 
-@pytest.mark.parametrize(("precision", "cells"), [("child", 3), ("parent", 5)])
-def test_wiring_is_that_of_the_cells_graph(precision, cells):
+@pytest.mark.parametrize(
+    ("precision", "cells", "stem"),
+    [("child", 3, "cifar"), ("parent", 5, "cifar"), ("child", 2, "imagenet")],
+)
+def test_wiring_is_that_of_the_cells_graph(precision, cells, stem):
     genotype = Genotype(("sep_conv_3x3", *ALL_OPERATIONS.normal[1:]), ALL_OPERATIONS.reduce)
-    model = randomized(network(genotype, precision, cells=cells, channels=2))
-    x = images()
+    input_shape = (64, 64, 3) if stem == "imagenet" else (8, 8, 1)
+    settings = {"cells": cells, "channels": 2, "stem": stem, "input_shape": input_shape}
+    model = randomized(network(genotype, precision, **settings))
+    x = images(input_shape)
     last_maps = [layer.output for layer in model.layers if len(layer.output_shape) == 4][-1]
     outputs = tf.keras.Model(model.input, [last_maps, model.output])(x)
-    for output, wanted in zip(outputs, forward(model, genotype, x, cells=cells), strict=True):
+    expected = forward(model, genotype, x, cells=cells, stem=stem)
+    for output, wanted in zip(outputs, expected, strict=True):
         np.testing.assert_allclose(output, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_the_stem_for_imagenet_leaves_an_eighth_of_the_size():
+    settings = {"stem": "imagenet", "input_shape": (224, 224, 3), "channels": 6, "cells": 3}
+    model = network(everywhere("avg_pool_3x3"), **settings)
+    stem = [model.get_layer(f"stem_bn{number}").output_shape[1:] for number in ("", "_2", "_3")]
+    assert stem == [(112, 112, 3), (56, 56, 6), (28, 28, 6)]
+    assert cell_outputs(model) == [(28, 28, 24), (14, 14, 48), (7, 7, 96)]
+    # In the child too: its first cell is the first to have signs.
+    kernels = [layer for layer in model.layers if layer.name.startswith("stem_convolution")]
+    assert [layer.kernel_quantizer for layer in kernels] == 3 * [None]
+    assert [type(layer.input_quantizer).__name__ for layer in kernels] == [
+        "NoneType",
+        "Relu",
+        "Relu",
+    ]
 
 
 def settings_of(layer):
@@ -175,7 +211,20 @@ def seen_by_convolutions(model, x):
     return tf.nest.map_structure(lambda value: value.numpy(), values)
 
 
-def test_child_convolutions_see_two_values_and_parent_ones_do_not(tested):
+@pytest.mark.parametrize(
+    ("real_inputs", "marks"),
+    [
+        ((), ()),
+        (("depthwise",), ("_depthwise",)),
+        (("depthwise", "preprocessing"), ("_depthwise", "_input0_", "_input1_")),
+    ],
+)
+def test_child_convolutions_see_two_values_and_parent_ones_do_not(tested, real_inputs, marks):
+    """But for the inputs that the paper's * and ** leave real."""
+    if real_inputs:
+        if tested.name == "parent":
+            pytest.skip("all its inputs are real")
+        tested = randomized(network(ALL_OPERATIONS, real_inputs=real_inputs))
     seen = seen_by_convolutions(tested, images())
     layers = [layer for layer in tested.layers if isinstance(layer, CONVOLUTIONS)]
     assert set(seen) == {layer.name for layer in layers}
@@ -192,7 +241,11 @@ def test_child_convolutions_see_two_values_and_parent_ones_do_not(tested):
             alpha = np.broadcast_to(np.abs(latent).mean(axis=axes, keepdims=True), kernel.shape)
             np.testing.assert_allclose(kernel, np.where(latent < 0, -alpha, alpha), rtol=1e-6)
             assert len(np.unique(alpha)) == kernel.size // np.prod([kernel.shape[a] for a in axes])
-            np.testing.assert_array_equal(np.unique(inputs), [-1, 1])
+            if any(mark in layer.name for mark in marks):
+                assert len(np.unique(inputs)) > 2
+                assert inputs.min() < 0  # no ReLU has taken the sign's place
+            else:
+                np.testing.assert_array_equal(np.unique(inputs), [-1, 1])
 
 
 def test_the_gradient_reaches_every_trainable_variable(tested):
@@ -281,6 +334,15 @@ def test_a_network_whose_edges_leave_one_input_only_runs():
         ({"channels": -16}, "channels must be a whole number >= 1, received: -16"),
         ({"channels": 1.5}, "channels must be a whole number >= 1, received: 1.5"),
         ({"precision": "foo"}, "precision must be child or parent, received: 'foo'"),
+        ({"stem": "foo"}, "stem must be one of cifar, imagenet, received: 'foo'"),
+        (
+            {"stem": "imagenet", "input_shape": (48, 48, 3)},
+            "the stem and 2 reductions cannot halve images of 48x48 pixels: height and width must "
+            "be multiples of 32",
+        ),
+        ({"stem": "imagenet", "channels": 3}, "channels must be even for the stem imagenet"),
+        ({"real_inputs": ("pointwise",)}, "real_inputs must be a tuple of some of depthwise"),
+        ({"drop_path": 1.0}, "drop_path must be a number in [0, 1), received: 1.0"),
     ],
 )
 def test_impossible_settings_are_refused_in_one_line(settings, message):
@@ -290,13 +352,105 @@ def test_impossible_settings_are_refused_in_one_line(settings, message):
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_drop_path_is_on_every_edge_but_where_a_skip_passes_its_input_on():
+    plain = network(ALL_OPERATIONS)
+    model = network(ALL_OPERATIONS, drop_path=0.5)
+    dropped = [layer for layer in model.layers if isinstance(layer, DropPath)]
+    edges = set()
+    for cell, operations in enumerate((ALL_OPERATIONS.normal, *[ALL_OPERATIONS.reduce] * 2)):
+        for (source, target), operation in zip(EDGES, operations, strict=True):
+            strided = cell > 0 and source < 2
+            if operation not in ("none", *([] if strided else ["skip_connect"])):
+                edges.add(f"cell{cell}_{source}_{target}_{operation}_drop_path")
+    assert {layer.name for layer in dropped} == edges
+    for layer in plain.layers:
+        if layer.weights:
+            model.get_layer(layer.name).set_weights(layer.get_weights())
+    x = images()
+    np.testing.assert_array_equal(model(x), plain(x))
+    scale_drop_path(model, 0.0)
+    np.testing.assert_array_equal(model(x, training=True), plain(x, training=True))
+    scale_drop_path(model, 0.5)
+    assert {float(layer.scale) for layer in dropped} == {0.5}
+    outputs = tf.keras.Model(model.input, [(drop.input, drop.output) for drop in dropped])
+    for before, after in outputs(images(batch=16), training=True):
+        kept = np.any(after != 0, axis=(1, 2, 3))
+        assert 0 < kept.sum() < 16
+        np.testing.assert_allclose(after[kept], before[kept] / 0.75, rtol=1e-5)
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def deep(request):
+    """A network of 6 cells, the second reduction being cell 4."""
+    genotype = Genotype(("skip_connect",) * 14, ("sep_conv_3x3",) * 14)
+    return randomized(network(genotype, request.param, cells=6))
+
+
+class TestAuxiliaryTower:
+    def test_is_behind_the_second_reduction_cell(self, deep):
+        x = images()
+        tower = add_auxiliary_tower(deep)
+        assert tower.output_names == ["classifier_logits", "auxiliary_logits"]
+        (maps,) = [
+            layer.output
+            for layer in deep.layers
+            if layer.name.startswith("cell4_")
+            and isinstance(layer, tf.keras.layers.Concatenate)
+            and layer.output_shape[1:] == (2, 2, 64)
+        ]
+        logits, auxiliary = tower(x)
+        np.testing.assert_array_equal(logits, deep(x))
+        y = tf.keras.Model(deep.input, maps)(x)
+        layers = [layer for layer in tower.layers if layer.name.startswith("auxiliary_")]
+        assert len(layers) == 9
+        for layer in layers:
+            y = layer(y)
+        np.testing.assert_allclose(auxiliary, y, rtol=1e-5, atol=1e-5)
+        assert np.ptp(auxiliary, axis=0).min() > 0
+
+    def test_leaves_the_model_as_it_was(self, deep):
+        before = [layer.name for layer in deep.layers], len(deep.weights)
+        calls = [len(layer.inbound_nodes) for layer in deep.layers]
+        tower = add_auxiliary_tower(deep)
+        assert ([layer.name for layer in deep.layers], len(deep.weights)) == before
+        assert [len(layer.inbound_nodes) for layer in deep.layers] == calls
+        own = {weight.ref() for weight in tower.weights} - {w.ref() for w in deep.weights}
+        assert len(own) == len(tower.weights) - len(deep.weights) == 1 + 4 + 1 + 4 + 2
+
+    def test_is_real_and_its_gradient_reaches_the_cells_before_it(self, deep):
+        tower = add_auxiliary_tower(deep)
+        x = images(batch=16)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tower(x, training=True)[1][:, 0])
+        for weight, gradient in zip(
+            tower.trainable_weights, tape.gradient(loss, tower.trainable_weights), strict=True
+        ):
+            after = weight.name.startswith(("cell5_", "classifier_"))
+            assert (gradient is None) == after, weight.name
+        quantized = [
+            layer
+            for layer in tower.layers
+            if layer.name.startswith("auxiliary_") and getattr(layer, "kernel_quantizer", None)
+        ]
+        assert not quantized
+
+    def test_what_has_no_place_for_it_is_refused(self):
+        images = tf.keras.Input([8, 8, 1])
+        plain = tf.keras.Model(images, LarqUnits("child").classifier(images, 3), name="plain")
+        with pytest.raises(ValueError, match="the model 'plain' has no reduction cell"):
+            add_auxiliary_tower(plain)
+        small = network(everywhere("skip_connect"), input_shape=(4, 4, 1), channels=2)
+        with pytest.raises(ValueError, match="maps of at least 2x2 pixels .* received: 1x1"):
+            add_auxiliary_tower(small)
+
+
 def test_logits_are_float32_under_mixed_precision():
     tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        model = network(everywhere("dil_conv_3x3"), cells=1)
-        logits = model(images())
+        model = network(everywhere("dil_conv_3x3"), cells=1, drop_path=0.1)
+        logits, auxiliary = add_auxiliary_tower(model)(images(), training=True)
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
     assert model.get_layer("cell0_4_5_dil_conv_3x3_bn").output.dtype == tf.bfloat16
-    assert logits.dtype == tf.float32
+    assert logits.dtype == auxiliary.dtype == tf.float32
     assert np.isfinite(logits).all()

@@ -13,6 +13,7 @@ from cpnas_tf.operations import (
     OPERATION_FUNCTIONS,
     PRECISIONS,
     DepthwiseMagnitudeAwareSign,
+    DropPath,
     LarqUnits,
 )
 
@@ -40,17 +41,18 @@ def randomized(model, *, seed=1):
     return model
 
 
-def built(apply, precision, *, shape=SHAPE):
+def built(apply, precision, *, shape=SHAPE, real_inputs=()):
     """The Keras model of a function of units and a tensor, with random weights."""
     x = tf.keras.Input(shape)
-    return randomized(tf.keras.Model(x, apply(LarqUnits(precision), x)))
+    units = LarqUnits(precision, real_inputs=real_inputs)
+    return randomized(tf.keras.Model(x, apply(units, x)))
 
 
-def operation_model(operation, stride, precision, *, shape=SHAPE):
+def operation_model(operation, stride, precision, **settings):
     def apply(units, x):
         return OPERATION_FUNCTIONS[operation](units, x, stride)
 
-    return built(apply, precision, shape=shape)
+    return built(apply, precision, **settings)
 
 
 def output_of(model, name, x):
@@ -82,8 +84,8 @@ def sign(x):
 class NumpyUnits:
     """Convolutions, pooling and BN in float64, on the weights of a Keras model's layers."""
 
-    def __init__(self, model, precision):
-        self.model, self.child = model, precision == "child"
+    def __init__(self, model, precision, *, real_inputs=()):
+        self.model, self.child, self.real_inputs = model, precision == "child", real_inputs
 
     def weights(self, name):
         return [weight.astype("float64") for weight in self.model.get_layer(name).get_weights()]
@@ -94,8 +96,10 @@ class NumpyUnits:
             return kernel
         return np.abs(kernel).mean(axis=axes, keepdims=True) * sign(kernel)
 
-    def activation(self, x):
-        return sign(x) if self.child else np.maximum(x, 0)
+    def activation(self, x, kind="pointwise"):
+        if not self.child:
+            return np.maximum(x, 0)
+        return x if kind in self.real_inputs else sign(x)
 
     def batch_norm(self, name, x):
         gamma, beta, mean, variance = self.weights(name)
@@ -113,12 +117,12 @@ class NumpyUnits:
         mark = "" if number == 1 else f"_{number}"
         bns = ("bn", "bn_2") if number == 1 else ("bn_3", "bn_4")
         window = {"size": size, "stride": stride, "dilation": dilation}
-        x = self.depthwise(f"depthwise{mark}", self.activation(x), **window)
+        x = self.depthwise(f"depthwise{mark}", self.activation(x, "depthwise"), **window)
         x = self.batch_norm(bns[0], x)
         return self.batch_norm(bns[1], self.pointwise(f"convolution{mark}", self.activation(x)))
 
-    def factorized_reduction(self, x):
-        x = self.activation(x)
+    def factorized_reduction(self, x, kind="pointwise"):
+        x = self.activation(x, kind)
         halves = [
             self.pointwise("convolution", x[:, ::2, ::2]),
             self.pointwise("convolution_2", x[:, 1::2, 1::2]),
@@ -158,6 +162,48 @@ def test_operation_is_what_numpy_computes(operation, stride, precision):
     result = expected(operation, numpy_units, x.astype("float64"), stride)
     assert result.shape == (3, 6 // stride, 8 // stride, 4)
     np.testing.assert_allclose(model(x), result, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize("operation", ["skip_connect", "sep_conv_3x3", "dil_conv_5x5"])
+def test_real_inputs_are_those_of_depthwise_kernels(operation, stride, precision):
+    """The paper's *; the kernels stay 1-bit, and a parent has a ReLU on all its inputs."""
+    x, real_inputs = images(), ("depthwise", "preprocessing")
+    model = operation_model(operation, stride, precision, real_inputs=real_inputs)
+    numpy_units = NumpyUnits(model, precision, real_inputs=real_inputs)
+    result = expected(operation, numpy_units, x.astype("float64"), stride)
+    np.testing.assert_allclose(model(x), result, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("real_inputs", [(), ("depthwise",), ["preprocessing"]])
+def test_preprocessing_has_real_inputs_if_wanted(real_inputs, precision):
+    x = images()
+    for unit in ("pointwise", "factorized_reduction"):
+        model = built(
+            lambda units, x, unit=unit: getattr(units, unit)(x, 6, kind="preprocessing"),
+            precision,
+            real_inputs=real_inputs,
+        )
+        units = NumpyUnits(model, precision, real_inputs=real_inputs)
+        if unit == "pointwise":
+            activated = units.activation(x.astype("float64"), "preprocessing")
+            result = units.batch_norm("bn", units.pointwise("convolution", activated))
+        else:
+            result = units.factorized_reduction(x.astype("float64"), "preprocessing")
+        np.testing.assert_allclose(model(x), result, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "real_inputs", ["depthwise", ("stem",), ("depthwise", "pointwise"), None, (1,)]
+)
+def test_unknown_real_inputs_are_refused(real_inputs):
+    with pytest.raises(
+        ValueError, match="real_inputs must be a tuple of some of depthwise, preprocessing"
+    ) as error:
+        LarqUnits("child", real_inputs=real_inputs)
+    assert str(error.value).endswith(f"received: {real_inputs!r}")
 
 
 SEPARABLE = ("QuantDepthwiseConv2D", "BatchNormalization", "QuantConv2D", "BatchNormalization")
@@ -261,6 +307,117 @@ def test_stem_and_classifier_are_real_in_both_precisions():
         dense, bias = units.weights("logits")
         logits = units.batch_norm("bn", stem).mean(axis=(1, 2)) @ dense + bias
         np.testing.assert_allclose(model(x), logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_strided_stem_is_real_in_both_precisions(relu):
+    x = images()
+    for precision in PRECISIONS:
+        model = built(lambda units, x: units.stem(x, 5, stride=2, relu=relu), precision)
+        units = NumpyUnits(model, precision)
+        (kernel,) = units.weights("convolution")
+        seen = np.maximum(x, 0) if relu else x
+        taps = windows(seen.astype("float64"), 3, stride=2)
+        result = np.einsum("tbhwc,tcf->bhwf", taps, kernel.reshape(9, 4, 5))
+        np.testing.assert_allclose(model(x), units.batch_norm("bn", result), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "window", "stride"), [(8, 5, 3), (7, 5, 2), (5, 4, 1), (2, 1, 1)])
+def test_the_auxiliary_classifier_is_darts(size, window, stride):
+    """In float64, for maps of CIFAR-10's (8x8), ImageNet's (7x7) and smaller sizes."""
+    x = images((size, size, 4))
+    model = built(lambda units, x: units.auxiliary_classifier(x, 3), "child", shape=x.shape[1:])
+    units = NumpyUnits(model, "parent")
+    starts = (0, stride)
+    assert starts[1] + window == size
+    pooled = np.stack(
+        [
+            [
+                np.maximum(x, 0)[:, r : r + window, c : c + window].mean(axis=(1, 2), dtype=float)
+                for c in starts
+            ]
+            for r in starts
+        ]
+    )
+    y = units.batch_norm("bn", units.pointwise("convolution", pooled))
+    (kernel,) = units.weights("convolution_2")
+    assert kernel.shape == (2, 2, 128, 768)
+    y = units.batch_norm("bn_2", np.einsum("rcbi,rcio->bo", np.maximum(y, 0), kernel))
+    dense, bias = units.weights("logits")
+    logits = np.maximum(y, 0) @ dense + bias
+    np.testing.assert_allclose(model(x), logits, rtol=1e-4, atol=1e-3 * np.abs(logits).max())
+
+
+class TestDropPath:
+    def test_drops_some_images_and_makes_up_for_it_in_the_others(self):
+        tf.keras.utils.set_random_seed(0)
+        layer, x = DropPath(0.25), tf.constant(images(batch=4000))
+        y = layer(x, training=True).numpy()
+        kept = np.any(y != 0, axis=(1, 2, 3))
+        assert 0.22 < 1 - kept.mean() < 0.28
+        np.testing.assert_allclose(
+            y, x / 0.75 * kept[:, np.newaxis, np.newaxis, np.newaxis], rtol=1e-6
+        )
+
+    def test_does_nothing_in_inference(self):
+        layer, x = DropPath(0.9), tf.constant(images())
+        for settings in ({}, {"training": False}):
+            np.testing.assert_array_equal(layer(x, **settings), x)
+
+    def test_its_rate_is_scaled_without_a_new_trace(self):
+        tf.keras.utils.set_random_seed(0)
+        layer, x, traces = DropPath(0.5), tf.ones([2000, 1, 1, 1]), []
+
+        @tf.function
+        def dropped():
+            traces.append(None)
+            return tf.reduce_mean(tf.cast(layer(x, training=True) == 0, tf.float32))
+
+        for scale, rate in ((1, 0.5), (0.4, 0.2), (0, 0)):
+            layer.scale.assign(scale)
+            assert abs(float(dropped()) - rate) < 0.04
+        assert len(traces) == 1
+        np.testing.assert_array_equal(layer(x, training=True), x)
+
+    def test_a_checkpoint_has_its_state_and_weights_have_not(self, tmp_path):
+        x = tf.ones([64, 1, 1, 1])
+
+        def make():
+            inputs = tf.keras.Input([1, 1, 1])
+            return tf.keras.Model(inputs, DropPath(0.5, name="drop_path")(inputs))
+
+        model = make()
+        assert model.weights == []
+        model(x, training=True)
+        model.get_layer("drop_path").scale.assign(0.75)
+        path = tf.train.Checkpoint(model=model).write(str(tmp_path / "checkpoint"))
+        expected = [model(x, training=True).numpy() for _ in range(3)]
+        assert not np.array_equal(expected[0], expected[1])
+        again = make()
+        tf.train.Checkpoint(model=again).read(path).assert_consumed()
+        for masks in expected:
+            np.testing.assert_array_equal(again(x, training=True), masks)
+
+    def test_keras_seed_decides(self):
+        x, masks = tf.ones([64, 1, 1, 1]), []
+        for seed in (0, 0, 1):
+            tf.keras.utils.set_random_seed(seed)
+            masks.append([DropPath(0.5)(x, training=True).numpy() for _ in range(2)])
+        np.testing.assert_array_equal(masks[0], masks[1])
+        assert not np.array_equal(masks[0], masks[2])
+        assert not np.array_equal(*masks[0])
+
+    def test_keras_saves_and_loads_it(self, tmp_path):
+        inputs = tf.keras.Input([2, 2, 1])
+        model = tf.keras.Model(inputs, DropPath(0.25, name="drop")(inputs))
+        model.save(tmp_path / "model.keras")
+        layer = tf.keras.models.load_model(tmp_path / "model.keras").get_layer("drop")
+        assert (type(layer), layer.rate) == (DropPath, 0.25)
+
+    @pytest.mark.parametrize("rate", [1, 1.5, -0.1, "0.1", True, None, float("nan")])
+    def test_an_impossible_rate_is_refused(self, rate):
+        with pytest.raises(ValueError, match=r"drop_path must be a number in \[0, 1\), received: "):
+            DropPath(rate)
 
 
 def test_bn_moves_its_averages_by_a_tenth():

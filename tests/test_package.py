@@ -21,6 +21,7 @@ ORDER = [
     "search_log",
     "search_progress",
     "search_state",
+    "training_log",
     "cell_drawing",
     "plotting",
     "oracle",
@@ -40,6 +41,9 @@ ORDER = [
     "supernet",
     "summaries",
     "search",
+    "optimizers",
+    "training_state",
+    "training_progress",
     "training",
     "costs",
     "packing",
@@ -51,7 +55,7 @@ ORDER = [
     "export",
     "cli",
 ]
-STDLIB_ONLY = ("__init__", "workdir", "genotypes", "search_log", "search_progress")
+STDLIB_ONLY = ("__init__", "workdir", "genotypes", "search_log", "search_progress", "training_log")
 LAZY = {"matplotlib", "larq_compute_engine", "tensorboard"}
 
 

@@ -273,6 +273,8 @@ class TestSearch:
                 directory=tmp_path,
                 cells=4,
                 channels=5,
+                stem="imagenet",
+                real_inputs=("depthwise",),
                 beta=0.5,
                 allow_none=False,
                 mixed_precision=True,
@@ -283,7 +285,7 @@ class TestSearch:
         oracle, child, parent, tuner = (settings for _, settings in made)
         assert oracle == {**SEARCH, "beta": 0.5, "allow_none": False}
         sizes = {"input_shape": (8, 8, 1), "classes": 2, "cells": 4, "channels": 5, "seed": 3}
-        sizes["dtype"] = "bfloat16"
+        sizes |= {"stem": "imagenet", "real_inputs": ("depthwise",), "dtype": "bfloat16"}
         assert child == {**sizes, "precision": "child"}
         assert parent == {**sizes, "precision": "parent"}
         assert tuner == {
@@ -300,6 +302,7 @@ class TestSearch:
             ({"rounds": 0}, "rounds must be .* received: 0"),
             ({"cells": 0}, "cells must be .* received: 0"),
             ({"channels": 0}, "channels must be .* received: 0"),
+            ({"stem": "foo"}, "stem must be one of cifar, imagenet, received: 'foo'"),
             ({"operations": ("none", "conv")}, "operations must be .* received: .*conv.*"),
             ({"beta": math.nan}, "beta must be a finite number, received: nan"),
             ({"seed": -1}, "seed must be .* received: -1"),

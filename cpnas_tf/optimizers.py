@@ -1,0 +1,85 @@
+"""The optimizers of a training: Keras's, under a cosine schedule, with L2 as the paper has it.
+
+References:
+    CP-NAS, section 3.1: SGD, cosine to 0, L2, gradient clipping at 5. Its framework is DARTS'.
+"""
+
+import math
+
+import tensorflow as tf
+
+OPTIMIZERS = ("sgd", "adam")
+
+
+class _L2:
+    """Adds L2 to the gradients after clipping, as the original framework does.
+
+    Keras's own `weight_decay` is decoupled from the gradient, and a regularizer would be clipped.
+    What Keras is told to leave out of its own (`exclude_from_weight_decay`) is left out here.
+    """
+
+    def __init__(self, *args, l2=0.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._l2 = l2
+
+    def update_step(self, gradient, variable):
+        if self._l2 and self._use_weight_decay(variable):
+            gradient = gradient + self._l2 * tf.convert_to_tensor(variable)
+        super().update_step(gradient, variable)
+
+    def get_config(self):
+        return {**super().get_config(), "l2": self._l2}
+
+
+@tf.keras.utils.register_keras_serializable("cpnas_tf")
+class SGD(_L2, tf.keras.optimizers.SGD):
+    """Keras's SGD with `l2` times the variable added to each gradient (DARTS: on all variables)."""
+
+
+@tf.keras.utils.register_keras_serializable("cpnas_tf")
+class Adam(_L2, tf.keras.optimizers.Adam):
+    """Keras's Adam with `l2` times the variable added to each gradient."""
+
+
+def make_optimizer(
+    name,
+    *,
+    learning_rate,
+    steps,
+    momentum=0.9,
+    weight_decay=0.0,
+    without_decay=(),
+    gradient_clip=None,
+):
+    """The optimizer of a training run: SGD or Adam under a cosine schedule, with L2 and clipping.
+
+    Args:
+        name: "sgd" or "adam".
+        learning_rate: at the first step.
+        steps: the number of steps after which the learning rate is 0.
+        momentum: of SGD; Adam has its own.
+        weight_decay: L2 on all variables but those of `without_decay`.
+        without_decay: variables without L2.
+        gradient_clip: largest global norm of the gradient, or None.
+
+    Raises:
+        ValueError: if the name is unknown or a number is out of range.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, received: {name!r}")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be a number > 0, received: {learning_rate}")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be in [0, 1), received: {momentum}")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay must be a number >= 0, received: {weight_decay}")
+    if gradient_clip is not None and not 0 < gradient_clip < math.inf:
+        raise ValueError(f"gradient_clip must be a number > 0 or None, received: {gradient_clip}")
+    schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    settings = {"l2": weight_decay, "global_clipnorm": gradient_clip}
+    if name == "adam":
+        optimizer = Adam(schedule, **settings)
+    else:
+        optimizer = SGD(schedule, momentum=momentum, **settings)
+    optimizer.exclude_from_weight_decay(var_list=list(without_decay))
+    return optimizer
