@@ -35,7 +35,8 @@ def define_config(*, required=True):
     config_flags.DEFINE_config_file(
         "config",
         None,
-        "A file in configs/; --config.SECTION.KEY=VALUE replaces one of its values.",
+        "A file in configs/, with :VARIANT behind it where there are several; "
+        "--config.SECTION.KEY=VALUE replaces one of its values.",
         lock_config=True,
     )
     if required:
@@ -304,10 +305,11 @@ def _check_config(arguments, sections):
 
 
 def _read_config(path, sections):
-    if not os.path.isfile(path):
-        raise ValueError(f"config file not found: {path!r}")
+    file, *variant = path.split(":", 1)  # as ml_collections does it
+    if not os.path.isfile(file):
+        raise ValueError(f"config file not found: {file!r}")
     try:
-        config = runpy.run_path(path)["get_config"]()
+        config = runpy.run_path(file)["get_config"](*variant)
     except Exception as error:  # the file is a program and can raise any
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"cannot get the config of {path}: {reason}") from None

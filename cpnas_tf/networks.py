@@ -75,7 +75,7 @@ def walk(units, images, *, cells, channels, classes, edge, stem="cifar"):
         Logits, `[batch, classes]`.
     """
     units.scope = "stem"
-    s0, s1 = _STEMS[stem](units, images, channels)
+    s0, s1 = _stem(units, images, channels, stem)
     after_reduction = stem == "imagenet"  # s0 is twice as large as s1
     for cell in range(cells):
         reduction = cell in reduction_cells(cells)
@@ -99,19 +99,14 @@ def walk(units, images, *, cells, channels, classes, edge, stem="cifar"):
     return units.classifier(s1, classes)
 
 
-def _cifar_stem(units, images, channels):
-    s = units.stem(images, STEM_MULTIPLIER * channels)
-    return s, s
-
-
-def _imagenet_stem(units, images, channels):
-    """DARTS' three convolutions of stride 2, to a quarter and to an eighth of the images' size."""
+def _stem(units, images, channels, stem):
+    """The first cell's inputs; DARTS' stem for ImageNet halves the images' size thrice."""
+    if stem == "cifar":
+        x = units.stem(images, STEM_MULTIPLIER * channels)
+        return x, x
     x = units.stem(images, channels // 2, stride=2)
-    s0 = units.stem(x, channels, stride=2, relu=True)
-    return s0, units.stem(s0, channels, stride=2, relu=True)
-
-
-_STEMS = {"cifar": _cifar_stem, "imagenet": _imagenet_stem}
+    x = units.stem(x, channels, stride=2, relu=True)
+    return x, units.stem(x, channels, stride=2, relu=True)
 
 
 def _sum_or_zeros(incoming, like, stride):
@@ -133,7 +128,7 @@ def edge_scope(cell, number, operation):
     return f"cell{cell}_{source}_{target}_{operation}"
 
 
-# Autograph has nothing to do in Keras's and Larq's layers, and takes a quarter of the time.
+# Autograph finds nothing to do in Keras's and Larq's layers, and takes its time to find that out.
 @tf.autograph.experimental.do_not_convert
 def build_network(
     genotype,
@@ -190,9 +185,9 @@ def build_network(
             return None
         units.scope = edge_scope(cell, number, operation)
         y = OPERATION_FUNCTIONS[operation](units, x, stride)
-        return (
-            DropPath(drop_path, name=units.name("drop_path"))(y) if drop_path and y is not x else y
-        )
+        if drop_path and y is not x:
+            y = DropPath(drop_path, name=units.name("drop_path"))(y)
+        return y
 
     images = tf.keras.Input(input_shape, name="images")
     logits = walk(

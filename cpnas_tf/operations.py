@@ -44,7 +44,7 @@ def check_precision(precision):
 
 def check_real_inputs(kinds):
     """Raises ValueError unless `kinds` is a list or tuple of some of `REAL_INPUTS`."""
-    if not isinstance(kinds, (list, tuple)) or not set(kinds) <= set(REAL_INPUTS):
+    if not isinstance(kinds, (list, tuple)) or not all(kind in REAL_INPUTS for kind in kinds):
         raise ValueError(
             f"real_inputs must be a tuple of some of {', '.join(REAL_INPUTS)}, received: {kinds!r}"
         )
@@ -115,8 +115,8 @@ class DropPath(tf.keras.layers.Layer):
         if not training:
             return x
         keep = 1.0 - self.scale * self.rate
-        kept = tf.floor(keep + self._state.generator.uniform([tf.shape(x)[0], 1, 1, 1]))
-        return x * tf.cast(kept / keep, x.dtype)
+        kept = self._state.generator.uniform([tf.shape(x)[0], 1, 1, 1]) < keep
+        return x * tf.cast(tf.where(kept, 1.0 / keep, 0.0), x.dtype)
 
     def get_config(self):
         return {**super().get_config(), "rate": self.rate}
@@ -237,7 +237,7 @@ class LarqUnits(Units):
         768, BN, ReLU, dense layer. Decision: the pooling's windows lie at the corners, of 5x5
         pixels, or of what fits twice into less; of 8x8 and 7x7 maps that is what DARTS does on
         CIFAR-10 and ImageNet. Decision: BN follows both convolutions, as in DARTS on CIFAR-10; its
-        code for ImageNet calls the lack of the second one an oversight.
+        code for ImageNet lacks the second one and says that this is a typo.
         """
         window = [min(5, size - 1) for size in x.shape[1:3]]
         strides = [size - reach for size, reach in zip(x.shape[1:3], window, strict=True)]

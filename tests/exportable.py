@@ -11,6 +11,8 @@ from cpnas_tf.networks import build_network
 
 CLASS_NAMES = ("zero", "one", "two")
 # Each operation once: 8 of them on the first 8 edges.
+# The paper's **.
+REAL_INPUTS = ("depthwise", "preprocessing")
 CELL = OPERATIONS + ("none",) * 6
 
 
@@ -28,7 +30,7 @@ def normalized(images):
 
 
 @functools.cache
-def make_network(precision="child"):
+def make_network(precision="child", **settings):
     """A network of one cell, a reduction, whose BN layers have seen images. Not to be changed."""
     tf.keras.utils.set_random_seed(0)
     network = build_network(
@@ -38,6 +40,7 @@ def make_network(precision="child"):
         cells=1,
         channels=4,
         precision=precision,
+        **settings,
     )
     randomize_norms(network)
     for _ in range(10):

@@ -456,6 +456,19 @@ class TestProfile:
         assert profile["parameters"] == real + binary
         assert profile["binary_parameters"] == (binary if precision == "child" else 0)
 
+    @pytest.mark.parametrize("variant", ["plain", "starstar"])
+    def test_the_variants_of_a_config(self, genotype, variant):
+        """Only in ** the preprocessing is with real inputs; the genotype has no depthwise ones."""
+        config = f"--config=configs/train_imagenet.py:{variant}"
+        small = ("--config.network.cells=1", "--config.network.channels=8")
+        outcome = forked.run("profile", f"--genotype={genotype}", config, *small, "--json")
+        profile = json.loads(succeed(outcome))
+        stem = 9 * (3 * 4 * 112**2 + 4 * 8 * 56**2 + 8 * 8 * 28**2)
+        real, binary = stem + 4 * 16 * 1000, 8 * 16 * 16 * 14**2
+        inputs = 2 * 8 * 16 * 28**2
+        macs = (real, binary + inputs) if variant == "plain" else (real + inputs, binary)
+        assert (profile["real_macs_m"], profile["binary_macs_m"]) == tuple(n / 1e6 for n in macs)
+
     def test_in_a_process_of_its_own_only_the_object_is_printed(self):
         profile = json.loads(succeed(run_process("profile", "--model=wrn22", "--json")))
         assert profile["memory_mbit"] == pytest.approx(138.29, abs=0.005)
@@ -875,6 +888,8 @@ class TestFlags:
             ("--config", "''"),
             ("--config=missing.py", "missing.py"),
             ("--config=configs", "configs"),
+            ("--config=configs/train_cifar10.py:huge", "'huge'"),
+            ("--config=configs/train_digits.py:small", "configs/train_digits.py:small"),
             ("--config.foo=1", "--config.foo"),
             ("--config.training.foo=1", "--config.training.foo"),
             ("--config.training.epochs.foo=1", "--config.training.epochs.foo"),

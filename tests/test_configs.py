@@ -1,6 +1,7 @@
 """Every config fits the functions its sections go to, and the paper's have the paper's numbers."""
 
 import inspect
+import re
 import runpy
 
 import pytest
@@ -16,6 +17,11 @@ from cpnas_tf.networks import build_network
 from cpnas_tf.search import plan_search
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+# Those that the files of several have, the default first.
+VARIANTS = {
+    "train_cifar10": ("small", "medium", "large"),
+    "train_imagenet": ("plain", "star", "starstar"),
+}
 FUNCTIONS = {
     "data": data.load,
     "split": data.split_for_search,
@@ -38,8 +44,8 @@ GIVEN = {
 }
 
 
-def get_config(name):
-    return runpy.run_path(ROOT / "configs" / f"{name}.py")["get_config"]()
+def get_config(name, *variant):
+    return runpy.run_path(ROOT / "configs" / f"{name}.py")["get_config"](*variant)
 
 
 def check_sections(config):
@@ -64,14 +70,27 @@ def check_sections(config):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config(path):
     command, _ = path.stem.split("_")
-    config = get_config(path.stem)
-    assert type(config) is ConfigDict
-    assert set(config) == SECTIONS[command]
-    check_sections(config)
+    variants = VARIANTS.get(path.stem, ())
+    for variant in [(), *((variant,) for variant in variants)]:
+        config = get_config(path.stem, *variant)
+        assert type(config) is ConfigDict
+        assert set(config) == SECTIONS[command]
+        check_sections(config)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 50
     docstring = inspect.cleandoc(runpy.run_path(path)["__doc__"])
-    assert f"python bin/{command}.py --config=configs/{path.name} " in docstring
+    assert re.search(rf"python bin/{command}.py --config=configs/{path.name}(:\w+)? ", docstring)
+    assert all(f"\n| {variant}" in docstring for variant in variants)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants(name):
+    default, *others = [get_config(name, variant) for variant in VARIANTS[name]]
+    assert get_config(name) == default
+    for config in others:
+        assert {key for key in default if config[key] != default[key]} == {"network"}
+    with pytest.raises(ValueError, match=", ".join(VARIANTS[name]) + ", received: 'huge'"):
+        get_config(name, "huge")
 
 
 def test_every_section_is_used_by_a_config():
@@ -131,7 +150,7 @@ def test_train_cifar10_is_the_papers():
         "strategy": "none",
         "mixed_precision": False,
         "data": {"name": "cifar10", "split": "train"},
-        "network": {"cells": 10, "channels": 56},
+        "network": {"cells": 10, "channels": 56, "drop_path": 0.0},
         "training": {
             "epochs": 600,
             "batch_size": 96,
@@ -139,11 +158,56 @@ def test_train_cifar10_is_the_papers():
             "learning_rate": 0.025,
             "momentum": 0.9,
             "weight_decay": 3e-4,
+            "decay_batch_norm": True,
             "gradient_clip": 5.0,
+            "auxiliary_weight": 0.0,
+            "jit_compile": False,
+            "steps_per_execution": 1,
             "augmentation": {"crop_padding": 4, "flip": True, "cutout": 16},
             "seed": 0,
         },
         "child_parent": {"filter_weight": 1.0, "centre_weight": 1e-2},
+    }
+    sizes = [
+        get_config("train_cifar10", size).network.channels for size in VARIANTS["train_cifar10"]
+    ]
+    assert sizes == [56, 72, 112]
+
+
+def test_search_imagenet_is_the_papers():
+    """CP-NAS, section 3.1: as on CIFAR-10, but for the learning rate and beta_P."""
+    search, cifar = (get_config(f"search_{name}").search for name in ("imagenet", "cifar10"))
+    assert (search.learning_rate, search.beta, search.stem) == (0.05, 0.33, "imagenet")
+    own = {"learning_rate", "beta", "augmentation", "stem", "real_inputs"}
+    assert {key: search[key] for key in set(search) - own} == {
+        key: cifar[key] for key in set(cifar) - own
+    }
+    assert get_config("search_imagenet").split == get_config("search_cifar10").split
+
+
+def test_train_imagenet_is_the_papers():
+    """CP-NAS, section 3.1: 10 cells, C = 102, 250 epochs; DARTS' weight of the auxiliary loss."""
+    config = get_config("train_imagenet", "starstar")
+    assert config.network.to_dict() == {
+        "cells": 10,
+        "channels": 102,
+        "stem": "imagenet",
+        "drop_path": 0.0,
+        "real_inputs": ("depthwise", "preprocessing"),
+    }
+    assert config.training.to_dict() == {
+        "epochs": 250,
+        "batch_size": 256,
+        "learning_rate": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 3e-5,
+        "decay_batch_norm": True,
+        "gradient_clip": 5.0,
+        "label_smoothing": 0.1,
+        "auxiliary_weight": 0.4,
+        "jit_compile": False,
+        "augmentation": {"crop_area": 0.08, "flip": True},
+        "seed": 0,
     }
 
 

@@ -154,36 +154,50 @@ class TestLayers:
 
 
 def weights_per_pixel(operation, channels, stride):
-    """How many kernel weights an operation has."""
+    """How many weights of depthwise and of other kernels an operation has."""
     if operation == "skip_connect":
-        return channels * channels if stride == 2 else 0
+        return 0, channels * channels if stride == 2 else 0
     if not operation.startswith(("sep_conv", "dil_conv")):
-        return 0
-    separable = int(operation[-1]) ** 2 * channels + channels * channels
-    return 2 * separable if operation.startswith("sep_conv") else separable
+        return 0, 0
+    units = 2 if operation.startswith("sep_conv") else 1
+    return units * int(operation[-1]) ** 2 * channels, units * channels * channels
 
 
-def count(genotype, *, cells, channels, side, depth, classes):
+def count(genotype, *, cells, channels, side, depth, classes, stem="cifar", real_inputs=()):
     """Binary and real parameters, and binary and real MACs, of a child of square images."""
-    stem = 9 * depth * 3 * channels
-    real_macs = stem * side**2
-    widths = 3 * channels, 3 * channels
+    if stem == "cifar":
+        stages, widths = [(depth, 3 * channels, side)], (3 * channels, 3 * channels)
+    else:
+        half = channels // 2
+        stages = [(depth, half, side // 2), (half, channels, side // 4)]
+        stages.append((channels, channels, side // 8))
+        widths, side = (channels, channels), side // 8
+    real = sum(9 * inputs * outputs for inputs, outputs, _ in stages)
+    real_macs = sum(9 * inputs * outputs * size**2 for inputs, outputs, size in stages)
     binary = binary_macs = 0
     for cell in range(cells):
         reduction = cell in (cells // 3, 2 * cells // 3)
         channels *= 1 + reduction
-        binary += sum(widths) * channels
-        binary_macs += sum(widths) * channels * side**2
+        preprocessing = sum(widths) * channels
+        binary += preprocessing
+        if "preprocessing" in real_inputs:
+            real_macs += preprocessing * side**2
+        else:
+            binary_macs += preprocessing * side**2
         side //= 1 + reduction
         operations = genotype.reduce if reduction else genotype.normal
         for (source, _), operation in zip(EDGES, operations, strict=True):
             stride = 2 if reduction and source < 2 else 1
-            weights = weights_per_pixel(operation, channels, stride)
-            binary += weights
-            binary_macs += weights * side**2
+            depthwise, others = weights_per_pixel(operation, channels, stride)
+            binary += depthwise + others
+            binary_macs += others * side**2
+            if "depthwise" in real_inputs:
+                real_macs += depthwise * side**2
+            else:
+                binary_macs += depthwise * side**2
         widths = widths[1], 4 * channels
     dense = 4 * channels * classes
-    return binary, stem + dense + classes, binary_macs, real_macs + dense
+    return binary, real + dense + classes, binary_macs, real_macs + dense
 
 
 class TestNetworks:
@@ -197,9 +211,7 @@ class TestNetworks:
         channels = (56, 72, 112)[seed % 3]
         settings = {"cells": 10 if seed < 3 else 3, "channels": channels, "classes": 10}
         genotype = random_genotype(seed)
-        # Without autograph, which Larq's layers do not need, this takes a quarter less time.
-        build = tf.autograph.experimental.do_not_convert(build_network)
-        counted = totals(build(genotype, input_shape=(32, 32, 3), **settings))
+        counted = totals(build_network(genotype, input_shape=(32, 32, 3), **settings))
         assert counted[1] == 27 * 3 * channels + (16 * channels + 1) * 10
         assert counted == count(genotype, side=32, depth=3, **settings)
 
@@ -210,6 +222,30 @@ class TestNetworks:
         parent = build_network(genotype, precision="parent", input_shape=(8, 8, 1), **settings)
         binary, real, binary_macs, real_macs = count(genotype, side=8, depth=1, **settings)
         assert totals(parent) == (0, binary + real, 0, binary_macs + real_macs)
+
+    @pytest.mark.parametrize(
+        "real_inputs", [(), ("depthwise",), ("depthwise", "preprocessing")], ids=len
+    )
+    def test_children_for_imagenet(self, real_inputs):
+        """Their 1-bit weights are as many; what they multiply with real inputs is not binary."""
+        genotype = random_genotype(0)
+        settings = {"cells": 3, "channels": 10, "classes": 7, "stem": "imagenet"}
+        settings["real_inputs"] = real_inputs
+        model = build_network(genotype, input_shape=(224, 224, 3), **settings)
+        counted = count(genotype, side=224, depth=3, **settings)
+        assert totals(model) == counted
+        plain = count(genotype, side=224, depth=3, **{**settings, "real_inputs": ()})
+        assert counted[:2] == plain[:2]
+        assert sum(counted[2:]) == sum(plain[2:])
+        assert (counted == plain) == (real_inputs == ())
+
+    def test_drop_path_costs_nothing(self):
+        settings = {"input_shape": (8, 8, 1), "classes": 3, "cells": 2, "channels": 4}
+        with_and_without = (
+            totals(build_network(random_genotype(0), drop_path=rate, **settings))
+            for rate in (0.0, 0.2)
+        )
+        assert len(set(with_and_without)) == 1
 
     def test_a_tiny_child_in_plain_arithmetic(self):
         """One reduction cell, C = 2 doubled to 4, images of 8x8: each kind of convolution, a skip.

@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
-from exportable import IMAGES, make_network, small_model
+from exportable import IMAGES, REAL_INPUTS, make_network, small_model
 
 from cpnas_tf import export, flatbuffer
 from cpnas_tf.costs import layer_costs, total
@@ -53,6 +53,14 @@ class TestExport:
         assert summary["images_checked"] == 40
         assert summary["changed_predictions"] == 0
         assert summary["largest_difference"] == 0
+
+    def test_of_a_child_with_real_inputs(self, tmp_path):
+        child = make_network(real_inputs=REAL_INPUTS, drop_path=0.1)
+        summary = export.export(child, IMAGES, directory=tmp_path / "out")
+        bits = total(layer_costs(child))["bits"]
+        assert summary["packed_weight_bytes"] == math.ceil(bits / 8)
+        assert summary["largest_difference"] == summary["changed_predictions"] == 0
+        assert not HAS_LCE or summary["tflite_changed_predictions"] == 0
 
     @pytest.mark.skipif(not HAS_LCE, reason="needs Larq Compute Engine")
     def test_the_flatbuffer(self, exported):

@@ -80,6 +80,16 @@ class TestFold:
             *(f"{edge}_bn" for edge in dilated),
         }
 
+    @pytest.mark.parametrize("real_inputs", [("depthwise",), ("preprocessing",)])
+    def test_folds_no_sums_of_real_inputs_nor_what_such_convolutions_see(self, real_inputs):
+        _, vectors, _ = fold(make_network(real_inputs=real_inputs))
+        folded = {name for name, group in vectors.items() if len(group) == 1}
+        if "depthwise" in real_inputs:  # each BN lies before or behind one of them
+            assert not folded
+        else:
+            _, plain, _ = fold(make_network())
+            assert folded == {name for name, group in plain.items() if len(group) == 1}
+
     def test_a_parent_keeps_all(self):
         parent = make_network("parent")
         kernels, vectors, weights = fold(parent)

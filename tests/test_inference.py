@@ -1,12 +1,19 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from exportable import IMAGES, make_images, make_network, normalized, randomize_norms
+from exportable import (
+    IMAGES,
+    REAL_INPUTS,
+    make_images,
+    make_network,
+    normalized,
+    randomize_norms,
+)
 
 from cpnas_tf.folding import fold
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.inference import logits
-from cpnas_tf.networks import build_network
+from cpnas_tf.networks import add_auxiliary_tower, build_network
 from cpnas_tf.reference_networks import birealnet18, wrn22_1bit
 
 
@@ -31,6 +38,26 @@ class TestLogits:
         np.testing.assert_array_equal(run(network, images), expected)
         folded = run(network, images, exact=False)
         np.testing.assert_array_equal(folded, expected)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{"real_inputs": REAL_INPUTS[:1]}, {"real_inputs": REAL_INPUTS}, {"drop_path": 0.5}],
+    )
+    def test_equal_those_of_keras_with_real_inputs_and_drop_path(self, settings):
+        network, images = make_network(**settings), normalized(IMAGES)
+        expected = network(images, training=False).numpy()
+        assert len(np.unique(expected)) > 100
+        np.testing.assert_array_equal(run(network, images), expected)
+
+    def test_equal_those_of_keras_with_the_stem_for_imagenet_and_a_tower(self):
+        genotype = Genotype(("sep_conv_3x3",) * 14, ("dil_conv_3x3",) * 14)
+        settings = {"cells": 2, "channels": 4, "stem": "imagenet", "real_inputs": REAL_INPUTS}
+        network = build_network(genotype, input_shape=(64, 64, 3), classes=3, **settings)
+        add_auxiliary_tower(network)
+        randomize_norms(network)
+        images = normalized(make_images(4, (64, 64, 3)))
+        expected = network(images, training=False).numpy()
+        np.testing.assert_array_equal(run(network, images), expected)
 
     def test_equal_those_of_keras_without_training(self):
         genotype = Genotype(("sep_conv_3x3",) * 14, ("dil_conv_5x5",) * 14)

@@ -364,7 +364,8 @@ def test_drop_path_is_on_every_edge_but_where_a_skip_passes_its_input_on():
                 edges.add(f"cell{cell}_{source}_{target}_{operation}_drop_path")
     assert {layer.name for layer in dropped} == edges
     for layer in plain.layers:
-        model.get_layer(layer.name).set_weights(layer.get_weights())
+        if layer.weights:
+            model.get_layer(layer.name).set_weights(layer.get_weights())
     x = images()
     np.testing.assert_array_equal(model(x), plain(x))
     scale_drop_path(model, 0.0)
@@ -378,27 +379,28 @@ def test_drop_path_is_on_every_edge_but_where_a_skip_passes_its_input_on():
         np.testing.assert_allclose(after[kept], before[kept] / 0.75, rtol=1e-5)
 
 
-class TestAuxiliaryTower:
-    @pytest.fixture(scope="class", params=PRECISIONS)
-    def model(self, request):
-        """6 cells: the second reduction is cell 4, of 5."""
-        genotype = Genotype(("skip_connect",) * 14, ("sep_conv_3x3",) * 14)
-        return randomized(network(genotype, request.param, cells=6))
+@pytest.fixture(scope="module", params=PRECISIONS)
+def deep(request):
+    """A network of 6 cells, the second reduction being cell 4."""
+    genotype = Genotype(("skip_connect",) * 14, ("sep_conv_3x3",) * 14)
+    return randomized(network(genotype, request.param, cells=6))
 
-    def test_is_behind_the_second_reduction_cell(self, model):
+
+class TestAuxiliaryTower:
+    def test_is_behind_the_second_reduction_cell(self, deep):
         x = images()
-        tower = add_auxiliary_tower(model)
+        tower = add_auxiliary_tower(deep)
         assert tower.output_names == ["classifier_logits", "auxiliary_logits"]
         (maps,) = [
             layer.output
-            for layer in model.layers
-            if isinstance(layer, tf.keras.layers.Concatenate)
-            and layer.output_shape[1:] == (2, 2, 64)
+            for layer in deep.layers
             if layer.name.startswith("cell4_")
+            and isinstance(layer, tf.keras.layers.Concatenate)
+            and layer.output_shape[1:] == (2, 2, 64)
         ]
         logits, auxiliary = tower(x)
-        np.testing.assert_array_equal(logits, model(x))
-        y = tf.keras.Model(model.input, maps)(x)
+        np.testing.assert_array_equal(logits, deep(x))
+        y = tf.keras.Model(deep.input, maps)(x)
         layers = [layer for layer in tower.layers if layer.name.startswith("auxiliary_")]
         assert len(layers) == 9
         for layer in layers:
@@ -406,17 +408,17 @@ class TestAuxiliaryTower:
         np.testing.assert_allclose(auxiliary, y, rtol=1e-5, atol=1e-5)
         assert np.ptp(auxiliary, axis=0).min() > 0
 
-    def test_leaves_the_model_as_it_was(self, model):
-        before = [layer.name for layer in model.layers], len(model.weights)
-        calls = [len(layer.inbound_nodes) for layer in model.layers]
-        tower = add_auxiliary_tower(model)
-        assert ([layer.name for layer in model.layers], len(model.weights)) == before
-        assert [len(layer.inbound_nodes) for layer in model.layers] == calls
-        own = {weight.ref() for weight in tower.weights} - {w.ref() for w in model.weights}
-        assert len(own) == len(tower.weights) - len(model.weights) == 1 + 4 + 1 + 4 + 2
+    def test_leaves_the_model_as_it_was(self, deep):
+        before = [layer.name for layer in deep.layers], len(deep.weights)
+        calls = [len(layer.inbound_nodes) for layer in deep.layers]
+        tower = add_auxiliary_tower(deep)
+        assert ([layer.name for layer in deep.layers], len(deep.weights)) == before
+        assert [len(layer.inbound_nodes) for layer in deep.layers] == calls
+        own = {weight.ref() for weight in tower.weights} - {w.ref() for w in deep.weights}
+        assert len(own) == len(tower.weights) - len(deep.weights) == 1 + 4 + 1 + 4 + 2
 
-    def test_is_real_and_its_gradient_reaches_the_cells_before_it(self, model):
-        tower = add_auxiliary_tower(model)
+    def test_is_real_and_its_gradient_reaches_the_cells_before_it(self, deep):
+        tower = add_auxiliary_tower(deep)
         x = images(batch=16)
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(tower(x, training=True)[1][:, 0])

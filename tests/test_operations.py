@@ -407,9 +407,12 @@ class TestDropPath:
         assert not np.array_equal(masks[0], masks[2])
         assert not np.array_equal(*masks[0])
 
-    def test_survives_its_config(self):
-        layer = DropPath.from_config(DropPath(0.25, name="drop").get_config())
-        assert (layer.rate, layer.name) == (0.25, "drop")
+    def test_keras_saves_and_loads_it(self, tmp_path):
+        inputs = tf.keras.Input([2, 2, 1])
+        model = tf.keras.Model(inputs, DropPath(0.25, name="drop")(inputs))
+        model.save(tmp_path / "model.keras")
+        layer = tf.keras.models.load_model(tmp_path / "model.keras").get_layer("drop")
+        assert (type(layer), layer.rate) == (DropPath, 0.25)
 
     @pytest.mark.parametrize("rate", [1, 1.5, -0.1, "0.1", True, None, float("nan")])
     def test_an_impossible_rate_is_refused(self, rate):

@@ -2,9 +2,10 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from exportable import make_network, small_model
+from exportable import REAL_INPUTS, make_network, small_model
 
-from cpnas_tf.packing import OneBitKernel, PackedKernels, one_bit_kernels
+from cpnas_tf.operations import Relu
+from cpnas_tf.packing import OneBitKernel, PackedKernels, binarizes_input, one_bit_kernels
 from cpnas_tf.reference_networks import birealnet18
 
 
@@ -44,6 +45,16 @@ class TestOneBitKernels:
             expected = quantizer(variable.latent_variable).numpy()
             np.testing.assert_array_equal(values(kernel), expected)
 
+    def test_are_the_same_where_inputs_are_real(self):
+        real = make_network(real_inputs=REAL_INPUTS)
+        kernels, expected = one_bit_kernels(real), one_bit_kernels(make_network())
+        assert kernels.keys() == expected.keys()
+        for name, kernel in kernels.items():
+            np.testing.assert_array_equal(values(kernel), values(expected[name]))
+        on_signs = {name for name in kernels if binarizes_input(real.get_layer(name))}
+        marks = ("depthwise", "input0", "input1")
+        assert on_signs == {name for name in kernels if not any(mark in name for mark in marks)}
+
     def test_a_parent_and_a_plain_model_have_none(self):
         assert one_bit_kernels(make_network("parent")) == {}
         assert one_bit_kernels(small_model()) == {}
@@ -60,7 +71,7 @@ class TestOneBitKernels:
             {"padding": "valid"},
             {"activation": "relu"},
             {"input_quantizer": "ste_heaviside"},
-            {"input_quantizer": "relu"},
+            {"input_quantizer": Relu()},
             {"kernel_quantizer": None},
             {"kernel_quantizer": "ste_tern"},
         ],
