@@ -25,6 +25,7 @@ import cpnas_tf  # noqa: F401, isort: skip
 import forked
 import numpy as np
 import pytest
+import small_imagenet
 import tensorflow as tf
 from forked import ROOT
 
@@ -417,6 +418,39 @@ class TestReferenceNetworks:
         arguments = ("--config=configs/train_digits.py", "--model=wrn22", "--precision=child")
         folders = (f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
         check_refused(tmp_path, "train", *arguments, *folders, value="--precision")
+
+
+class TestImageNet:
+    """A small set in TFDS's layout of ImageNet goes through all commands, and through stops."""
+
+    def test_from_training_to_export(self, tmp_path, genotype):
+        data = f"--data_dir={small_imagenet.write(tmp_path / 'data')}"
+        arguments = (
+            *("--config=configs/train_imagenet.py:star", f"--genotype={genotype}", data),
+            *("--config.data.image_size=64", "--config.network.cells=3"),
+            *("--config.network.channels=4", "--config.training.epochs=1"),
+            "--config.training.batch_size=10",
+        )
+        whole, workdir = tmp_path / "whole", tmp_path / "stopped"
+        succeed(forked.run("train", *arguments, f"--workdir={whole}"))
+        command = ("train", *arguments, f"--workdir={workdir}")
+        place = {"module": PROGRESS, "owner": "Progress", "method": "on_train_batch_end"}
+        for number, call, code in ((signal.SIGTERM, 1, 130), (signal.SIGKILL, 1, -signal.SIGKILL)):
+            stop = functools.partial(forked.signal_self, number, call=call, **place)
+            assert forked.run(*command, before=stop).code == code
+        assert (workdir / "checkpoints" / "ckpt-00000-000000001.index").exists()
+        succeed(forked.run(*command))
+        check_equal_trainings(workdir, whole)
+        (row,) = read_csv(workdir / "history.csv")
+        assert float(row["auxiliary_loss"]) > 0
+        printed = succeed(forked.run("evaluate", f"--workdir={workdir}"))
+        evaluation = read_json(workdir / "evaluation.json")
+        assert evaluation["examples"] == 6
+        assert f"top-5 {evaluation['accuracy_top5']:.2%}" in printed
+        assert evaluation["loss"] == pytest.approx(float(row["val_loss"]), rel=1e-4)
+        assert len(evaluation["per_class"]) == 1000
+        succeed(forked.run("export", f"--workdir={workdir}", f"--output={tmp_path}/export"))
+        assert read_json(tmp_path / "export" / "export.json")["changed_predictions"] == 0
 
 
 class TestProfile:
@@ -1036,7 +1070,6 @@ class TestValues:
             ("--config.strategy=multi_worker", "TF_CONFIG"),
             ("--config.mixed_precision=half", "half"),
             ("--config.training.auxiliary_weight=-0.4", "auxiliary_weight must be a number >= 0"),
-            ("--config.training.auxiliary_weight=0.4", "reduction cell"),
             ("--config.training.label_smoothing=1", "label_smoothing must be in [0, 1)"),
             ("--config.training.early_stopping=0", "early_stopping"),
             ("--config.training.steps_per_execution=0", "steps_per_execution"),
