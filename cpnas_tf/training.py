@@ -154,8 +154,8 @@ def train(
         )
 
     os.makedirs(directory, exist_ok=True)
+    progress.restore()
     try:
-        progress.restore()
         if not progress.is_over and progress.steps_done % steps:
             fit(until=progress.steps_done // steps + 1)
         if not progress.is_over:

@@ -184,23 +184,27 @@ class TestOptions:
         assert untimed(history) == untimed(finished_child[3])
         assert_same(state(model, loss), state(*finished_child[1:3]))
 
-    @pytest.mark.parametrize("way", ["jit_compile", "mixed_precision"])
-    def test_other_ways_to_compute_give_nearly_the_same(self, tmp_path, way):
-        """Within rounding, for weights that hardly move: else it turns signs of a 1-bit network."""
-        policy = "mixed_float16" if way == "mixed_precision" else "float32"
-        with devices.scope(tf.distribute.get_strategy(), policy=policy):
+    def test_xla_gives_nearly_the_same(self, tmp_path, finished):
+        model = small_model()
+        history = train(model, tmp_path, jit_compile=True)
+        for row, expected in zip(untimed(history), untimed(finished[2]), strict=True):
+            assert row == pytest.approx(expected, rel=1e-4)
+        weights, expected = values(model.variables), values(finished[1].variables)
+        for name, value in expected.items():
+            np.testing.assert_allclose(weights[name], value, rtol=1e-3, atol=1e-5)
+
+    def test_mixed_precision_gives_nearly_the_same(self, tmp_path):
+        """But for the maps of a 1-bit network: rounding turns signs in it."""
+        with devices.scope(tf.distribute.get_strategy(), policy="mixed_float16"):
             model = child_model()
         plain_loss, loss = child_loss(), child_loss()
         expected = first_epoch(child_model(), tmp_path / "plain", child_parent=plain_loss)
-        disable_op_determinism()  # which XLA does not have for poolings
-        options = {"jit_compile": True} if way == "jit_compile" else {}
-        found = first_epoch(model, tmp_path / way, child_parent=loss, **options)
-        tf.config.experimental.enable_op_determinism()
-        tolerance = 1e-4 if way == "jit_compile" else 0.02
-        for name in ("loss", "cross_entropy", "filter_mse", "class_centre", "val_loss"):
-            assert found[name] == pytest.approx(expected[name], rel=tolerance), name
+        found = first_epoch(model, tmp_path / "mixed", child_parent=loss)
+        assert found["filter_mse"] == pytest.approx(expected["filter_mse"], rel=1e-6)
+        for name in ("loss", "cross_entropy", "val_loss"):
+            assert found[name] == pytest.approx(expected[name], rel=0.02), name
         distance = np.linalg.norm(loss.centres - plain_loss.centres)
-        assert distance < tolerance * np.linalg.norm(plain_loss.centres)
+        assert 0 < distance < 0.2 * np.linalg.norm(plain_loss.centres)
 
     def test_mixed_precision_scales_the_loss_and_keeps_float32(self, tmp_path):
         with devices.scope(tf.distribute.get_strategy(), policy="mixed_float16"):
