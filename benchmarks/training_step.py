@@ -42,6 +42,7 @@ from cpnas_tf.child_parent import ChildParentLoss
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
 from cpnas_tf.networks import build_network, reduction_cells
 from cpnas_tf.operations import DepthwiseMagnitudeAwareSign
+from cpnas_tf.optimizers import make_optimizer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("channels", 56, "C; the paper's Small has 56.")
@@ -145,7 +146,7 @@ def random_genotype(random):
 
 
 class Steps(tf.keras.callbacks.Callback):
-    """Has a `fit` wait before each step until it is its turn, and times the step."""
+    """Times the steps of a `fit`."""
 
     def __init__(self):
         super().__init__()
@@ -182,7 +183,7 @@ def one_step(model, batch, *callbacks):
 
 def compiled(model):
     """The model with the optimizer and the loss of `train`."""
-    optimizer = training.make_optimizer(
+    optimizer = make_optimizer(
         "sgd", learning_rate=0.025, steps=1000, weight_decay=3e-4, gradient_clip=5.0
     )
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -96,7 +96,7 @@ class Progress(tf.keras.callbacks.Callback):
     @property
     def steps_done(self):
         """How many steps the weights have seen. One call of Keras's step changes all variables."""
-        return int(self._trained.optimizer.iterations)
+        return int(tf.convert_to_tensor(self._trained.optimizer.iterations))
 
     @property
     def is_over(self):
@@ -150,7 +150,7 @@ class Progress(tf.keras.callbacks.Callback):
         """Notes what the epoch's steps gave, and finishes it."""
         self._state.record["seconds"] = time.monotonic() - self._clock
         logs = self._renamed(logs)
-        logs["learning_rate"] = float(self._trained.optimizer.learning_rate)
+        logs["learning_rate"] = float(tf.convert_to_tensor(self._trained.optimizer.learning_rate))
         if self._kernels:
             logs["flip_ratio"] = self._count_flips()
         self._state.record["logs"] = logs
