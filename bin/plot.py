@@ -12,7 +12,7 @@ from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Workdir of a bin/search.py.")
-flags.DEFINE_string("genotype", None, "Genotype file.")
+flags.DEFINE_string("genotype", None, "Genotype file, or a published one: darts, pc_darts.")
 flags.mark_flags_as_mutual_exclusive(["workdir", "genotype"], required=True)
 cli.define_path("output", "Folder for the pictures.")
 cli.define_overwrite()

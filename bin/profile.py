@@ -15,7 +15,7 @@ from absl import flags
 from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("genotype", None, "Genotype file.")
+flags.DEFINE_string("genotype", None, "Genotype file, or a published one: darts, pc_darts.")
 cli.define_config(required=False)
 flags.DEFINE_enum("precision", "child", ["child", "parent"], "1-bit or full precision.")
 flags.DEFINE_enum(

@@ -19,7 +19,7 @@ FLAGS = flags.FLAGS
 cli.define_config()
 cli.define_data_dir()
 cli.define_path("workdir", "Folder of the training.")
-cli.define_path("genotype", "Genotype file, as bin/search.py writes it.")
+cli.define_path("genotype", "Genotype file of bin/search.py, or a published one: darts, pc_darts.")
 flags.DEFINE_enum("precision", "child", ["child", "parent"], "1-bit or full precision.")
 cli.define_overwrite()
 flags.adopt_module_key_flags(cli)

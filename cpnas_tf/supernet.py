@@ -88,7 +88,7 @@ def ste_sign(x):
         return tf.sign(signs + 0.5)  # sign(0) = +1
 
 
-class _Layout:
+class Layout:
     """What a network's units ask for, in order: how its parameters lie in a flat vector."""
 
     def __init__(self):
@@ -132,7 +132,7 @@ def _initialize(parameter, random):
     return random.uniform(-limit, limit, math.prod(shape))
 
 
-class _BankUnits(Units):
+class BankUnits(Units):
     """The units as plain TensorFlow operations; BN uses batch statistics.
 
     Args:
@@ -262,7 +262,7 @@ class Supernet:
 
     def _plan_edges(self):
         """Walks the network once to see the trunk's parameters, and each edge's bank and row."""
-        self._trunk_layout = _Layout()
+        self._trunk_layout = Layout()
         self._edge_rows, self._bank_edges = {}, {}
 
         def edge(cell, number, x, stride):
@@ -273,7 +273,7 @@ class Supernet:
             return x[:, ::stride, ::stride]
 
         with tf.Graph().as_default():
-            units = _BankUnits(self._precision, self._trunk_layout.take)
+            units = BankUnits(self._precision, self._trunk_layout.take)
             walk(units, tf.zeros([1, *self._input_shape]), edge=edge, **self._settings)
         self._row_layouts = {
             key: [self._operation_layout(*key, operation) for operation in OPERATIONS]
@@ -281,9 +281,9 @@ class Supernet:
         }
 
     def _operation_layout(self, width, stride, operation):
-        layout = _Layout()
+        layout = Layout()
         with tf.Graph().as_default():
-            units = _BankUnits(self._precision, layout.take)
+            units = BankUnits(self._precision, layout.take)
             OPERATION_FUNCTIONS[operation](units, tf.zeros([1, 4, 4, width]), stride)
         return layout
 
@@ -293,7 +293,7 @@ class Supernet:
 
         def apply(operation, row, x):
             def branch(name, layout):
-                units = _BankUnits(self._precision, layout.values(row), self._dtype)
+                units = BankUnits(self._precision, layout.values(row), self._dtype)
                 return lambda: OPERATION_FUNCTIONS[name](units, x, stride)
 
             branches = [branch(*pair) for pair in zip(OPERATIONS, layouts, strict=True)]
@@ -324,7 +324,7 @@ class Supernet:
             operation = choices[self._edge_choice(cell, number)]
             return self._edge_functions[key](operation, rows[key][row], x)
 
-        units = _BankUnits(self._precision, self._trunk_layout.values(rows[_TRUNK][0]), self._dtype)
+        units = BankUnits(self._precision, self._trunk_layout.values(rows[_TRUNK][0]), self._dtype)
         return walk(units, images, edge=edge, **self._settings)
 
     def logits(self, images, choices):
