@@ -114,10 +114,11 @@ class MixedSupernet(tf.keras.Model):
             for name, shape in (("alpha", [*edges, len(operations)]), ("beta", edges))
         )
         self._trunk = self._variable("trunk", self._trunk_layout.initial_values(random))
-        self._rows, self._functions = {}, {}
+        self._weights, self._rows, self._functions = [self._trunk], {}, {}
         for (width, stride), (layout, numbers) in self._banks.items():
             values = [layout.initial_values(random) for _ in numbers]
             bank = self._variable(f"bank_{width}_{stride}", np.stack(values))
+            self._weights.append(bank)
             function = self._edge_function(layout, stride)
             for row, number in enumerate(numbers):
                 self._rows[number] = bank, row
@@ -151,7 +152,7 @@ class MixedSupernet(tf.keras.Model):
         return [OPERATION_FUNCTIONS[name](units, part, stride) for name in self._operations]
 
     def _edge_function(self, layout, stride):
-        """One function for all edges of a width and stride: `(row, operation shares, x) -> f(x)`."""
+        """One function for edges of a width and stride: `(row, operation shares, x) -> f(x)`."""
 
         def apply(row, operation_shares, x):
             units = _MixedUnits(self._precision, layout.values(row))
@@ -185,11 +186,9 @@ class MixedSupernet(tf.keras.Model):
             warmup_steps: how many steps train the weights alone.
         """
         super().compile(optimizer)
-        architecture = [self.alpha, self.beta]
-        weights = [v for v in self.trainable_variables if all(v is not a for a in architecture)]
         self._descents = {
-            "": (optimizer, weights),
-            "architecture_": (architecture_optimizer, architecture),
+            "": (optimizer, self._weights),
+            "architecture_": (architecture_optimizer, [self.alpha, self.beta]),
         }
         for optimizer_of_part, variables in self._descents.values():
             optimizer_of_part.build(variables)  # within the step's condition it would be too late
@@ -204,8 +203,8 @@ class MixedSupernet(tf.keras.Model):
 
     def state(self):
         """All variables that training changes, in a fixed order."""
-        optimizers = [optimizer for optimizer, _ in self._descents.values()]
-        return [*self.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
+        parts = self._descents.values()
+        return [v for optimizer, part in parts for v in (*part, *optimizer.variables)]
 
     def train_step(self, batches):
         """One step; the logs are `loss` and `accuracy` so far, also with `architecture_` before."""
@@ -225,6 +224,8 @@ class MixedSupernet(tf.keras.Model):
         gradients = tf.gradients(
             tf.reduce_mean(losses),
             variables,
+            # Operations without weights leave an empty bank.
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
             # `AddN` of more than two sums in an order that depends on which buffer is free.
             aggregation_method=tf.AggregationMethod.EXPERIMENTAL_TREE,
         )
