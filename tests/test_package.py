@@ -38,6 +38,8 @@ ORDER = [
     "summaries",
     "search",
     "training",
+    "mixed_supernet",
+    "pc_darts",
     "costs",
     "packing",
     "folding",
