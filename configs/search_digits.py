@@ -37,6 +37,7 @@ def get_config():
                 "cells": 3,
                 "channels": 16,
                 "precision": "child",
+                "operations": OPERATIONS,
                 "epochs": 67,
                 "warmup_epochs": 20,
                 "batch_size": 64,

@@ -113,16 +113,14 @@ class MixedSupernet(tf.keras.Model):
             self._variable(name, INITIAL_STDDEV * random.standard_normal(shape))
             for name, shape in (("alpha", [*edges, len(operations)]), ("beta", edges))
         )
-        self._trunk = self._variable("trunk", self._trunk_layout.initial_values(random))
-        self._weights, self._rows, self._functions = [self._trunk], {}, {}
+        trunk = self._trunk_layout.initial_values(random)[np.newaxis]
+        self._weights, self._edges = [self._variable("trunk", trunk)], {}
         for (width, stride), (layout, numbers) in self._banks.items():
-            values = [layout.initial_values(random) for _ in numbers]
-            bank = self._variable(f"bank_{width}_{stride}", np.stack(values))
-            self._weights.append(bank)
             function = self._edge_function(layout, stride)
             for row, number in enumerate(numbers):
-                self._rows[number] = bank, row
-                self._functions[number] = function
+                self._edges[number] = function, len(self._weights), row
+            values = [layout.initial_values(random) for _ in numbers]
+            self._weights.append(self._variable(f"bank_{width}_{stride}", np.stack(values)))
         self.built = True
 
     def _variable(self, name, values):
@@ -167,14 +165,15 @@ class MixedSupernet(tf.keras.Model):
         """The logits, `[batch, classes]`, of images `[batch, height, width, channels]`."""
         operation_shares, edge_shares = shares(self.alpha, self.beta)
         reductions = reduction_cells(self._settings["cells"])
+        rows = [tf.unstack(bank) for bank in self._weights]
 
         def edge(cell, number, x, stride):
-            bank, row = self._rows[cell, number]
+            function, bank, row = self._edges[cell, number]
             cell_type = CELL_TYPES.index("reduce" if cell in reductions else "normal")
-            y = self._functions[cell, number](bank[row], operation_shares[cell_type, number], x)
+            y = function(rows[bank][row], operation_shares[cell_type, number], x)
             return edge_shares[cell_type, number] * y
 
-        units = _MixedUnits(self._precision, self._trunk_layout.values(self._trunk.value()))
+        units = _MixedUnits(self._precision, self._trunk_layout.values(rows[0][0]))
         return walk(units, images, edge=edge, **self._settings)
 
     def compile(self, optimizer, *, architecture_optimizer, warmup_steps):
@@ -220,7 +219,8 @@ class MixedSupernet(tf.keras.Model):
     def _descend(self, prefix, images, labels):
         """Moves one part of the variables down its gradient."""
         optimizer, variables = self._descents[prefix]
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits := self(images))
+        logits = self(images)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         gradients = tf.gradients(
             tf.reduce_mean(losses),
             variables,

@@ -58,6 +58,15 @@ def write_epochs(path, rows):
     write_atomically(path, file.getvalue())
 
 
+def is_by_epochs(path):
+    """Whether a file is the log of a search with PC-DARTS."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline() == ",".join(EPOCH_COLUMNS) + "\n"
+    except OSError:
+        return False
+
+
 def read(path):
     """Reads the log of a search, finished or not.
 

@@ -68,6 +68,7 @@ PC_DARTS = (
     "--config.method=pc_darts",
     "--config.pc_darts.cells=1",
     "--config.pc_darts.channels=4",
+    f"--config.pc_darts.operations={KEPT}",
     "--config.pc_darts.epochs=3",
     "--config.pc_darts.warmup_epochs=1",
     "--config.pc_darts.batch_size=16",

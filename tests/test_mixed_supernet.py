@@ -38,6 +38,12 @@ def make_batch(seed, count=16):
     return tf.constant(images), tf.constant(labels)
 
 
+def edge(supernet, nodes):
+    """The function of an edge of the first cell, its bank of weights and its row there."""
+    function, bank, row = supernet._edges[0, EDGES.index(nodes)]
+    return function, supernet._weights[bank], row
+
+
 def loss(supernet, images, labels):
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, supernet(images))
     return tf.reduce_mean(losses)
@@ -90,8 +96,8 @@ def pooled_3x3(x):
 def test_an_edge_mixes_its_operations_by_their_shares():
     supernet = make_supernet()
     x = np.random.default_rng(0).normal(size=(5, 4, 4, 8)).astype(np.float32)
-    bank, row = supernet._rows[0, EDGES.index((2, 3))]
-    y = supernet._functions[0, EDGES.index((2, 3))](bank[row], tf.constant([0.5, 0.3, 0.2]), x)
+    apply, bank, row = edge(supernet, (2, 3))
+    y = apply(bank[row], tf.constant([0.5, 0.3, 0.2]), x)
     pooled = pooled_3x3(x[..., :4])
     mean, variance = pooled.mean(axis=(0, 1, 2)), pooled.var(axis=(0, 1, 2))
     mixed = 0.3 * x[..., :4] + 0.2 * (pooled - mean) / np.sqrt(variance + 1e-5)
@@ -104,7 +110,7 @@ def test_an_edge_with_a_share_of_0_counts_for_nothing():
     supernet = make_supernet(operations=("none", "dil_conv_3x3"))
     images, _ = make_batch(0)
     before = supernet(images).numpy()
-    bank, row = supernet._rows[0, EDGES.index((1, 2))]
+    _, bank, row = edge(supernet, (1, 2))
     changed = tf.tensor_scatter_nd_add(bank, [[row]], [tf.ones(bank.shape[1])])
     beta = supernet.beta.numpy()
     for share_is_0 in (False, True):
@@ -155,11 +161,12 @@ def test_the_first_steps_train_the_weights_alone():
 def test_a_step_moves_each_part_down_its_gradient_on_its_own_images():
     """Adam's first step is the sign of the gradient; SGD's is the gradient, at the new alpha."""
     supernet, weight_batch, architecture_batch = compiled(0), make_batch(0), make_batch(1)
+    trunk, *banks = supernet._weights
     before = values(supernet)
 
     @tf.function(autograph=False)
     def gradients(images, labels):
-        variables = [supernet.alpha, supernet.beta, supernet._trunk]
+        variables = [supernet.alpha, supernet.beta, trunk]
         return tf.gradients(loss(supernet, images, labels), variables)
 
     alpha, beta, _ = (np.asarray(g) for g in gradients(*architecture_batch))
@@ -171,12 +178,11 @@ def test_a_step_moves_each_part_down_its_gradient_on_its_own_images():
         np.testing.assert_allclose(
             moved[clear], -LEARNING_RATE * np.sign(gradient[clear]), rtol=0.01
         )
-    moved = supernet._trunk.numpy() - before["trunk:0"]
-    supernet._trunk.assign(before["trunk:0"])
-    trunk = gradients(*weight_batch)[2].numpy()
-    for bank in {id(bank): bank for bank, _ in supernet._rows.values()}.values():
+    moved = trunk.numpy() - before["trunk:0"]
+    trunk.assign(before["trunk:0"])
+    for bank in banks:
         assert bank.shape[1] == 0 or not np.array_equal(bank, before[bank.name])
-    assert np.corrcoef(moved, -trunk)[0, 1] > 0.99
+    assert np.corrcoef(moved, -gradients(*weight_batch)[2])[0, 1] > 0.99
     assert 0 < logs["architecture_loss"][0] < 5
 
 
@@ -198,14 +204,12 @@ def test_alpha_moves_to_the_operation_that_lowers_the_loss():
 def test_operations_are_of_the_precision(precision):
     """A child's convolution sees of its input the signs alone."""
     supernet = make_supernet(operations=("none", "dil_conv_3x3"), precision=precision)
-    number = EDGES.index((2, 3))
-    bank, row = supernet._rows[0, number]
+    apply, bank, row = edge(supernet, (2, 3))
     random = np.random.default_rng(0)
     x = random.normal(size=(5, 4, 4, 8)).astype(np.float32)
     larger = x * random.uniform(1, 2, size=x.shape).astype(np.float32)
     y, other = (
-        supernet._functions[0, number](bank[row], tf.constant([0.5, 0.5]), image)[..., 0::2]
-        for image in (x, larger)
+        apply(bank[row], tf.constant([0.5, 0.5]), image)[..., 0::2] for image in (x, larger)
     )
     assert np.array_equal(y, other) == (precision == "child")
     assert np.std(y) > 0.1

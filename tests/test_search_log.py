@@ -47,6 +47,9 @@ def test_the_log_of_a_search_by_epochs(tmp_path):
     assert line.startswith("1,none,skip_connect,max_pool_3x3,")
     assert line.endswith(",1.5,0.1,,,2.000")
     assert header.count(",") == line.count(",") == 1 + 28 + 5 - 1
+    assert search_log.is_by_epochs(path)
+    assert not search_log.is_by_epochs(write(path, run_search(rounds=1)[0]))
+    assert not search_log.is_by_epochs(tmp_path / "missing.csv")
 
 
 def test_every_result_needs_its_seconds(tmp_path):
