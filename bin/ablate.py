@@ -60,6 +60,7 @@ def _prepare():
 
     from cpnas_tf import ablation, data, training
     from cpnas_tf.genotypes import OPERATIONS
+    from cpnas_tf.pc_darts import PCDarts
     from cpnas_tf.search import plan_search
 
     cli.make_deterministic("grid")
@@ -79,6 +80,11 @@ def _prepare():
         given = {"directory": directory, "beta": beta, "seed": seed}
         return cli.call(plan_search, *parts, section="search", **given)
 
+    def plan_pc_darts(directory, seed, beta=None, on_start=lambda: None):
+        start(seed)
+        given = {"directory": directory, "seed": seed, "on_start": on_start}
+        return cli.call(PCDarts, *parts, section="pc_darts", **given)
+
     def train(genotype, *, seed, **given):
         start(seed)
         model, history = cli.train(genotype, images, test, seed=seed, **given)
@@ -92,10 +98,16 @@ def _prepare():
     def search(**given):
         return ablation.search(plan(**given))
 
+    def search_pc_darts(**given):
+        return ablation.search(plan_pc_darts(**given))
+
+    if "pc_darts" in FLAGS.config.grid.get("methods", ablation.METHODS):
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_PossibleError):
+            plan_pc_darts(folder, seed=0, on_start=_stop)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_PossibleError):
         plan(folder, beta=0.0, seed=0)
         train(ablation.random_genotype(0, **space), directory=folder, seed=0, on_start=_stop)
-    return {"random": draw, "bnas": search, "cpnas": search}, train
+    return {"random": draw, "bnas": search, "cpnas": search, "pc_darts": search_pc_darts}, train
 
 
 class _PossibleError(Exception):
@@ -109,5 +121,8 @@ def _stop():
 if __name__ == "__main__":
     cli.run(
         main,
-        sections=("grid", "data", "split", "search", "network", "training", "child_parent"),
+        sections=(
+            *("grid", "data", "split", "search", "pc_darts"),
+            *("network", "training", "child_parent"),
+        ),
     )

@@ -2,6 +2,8 @@
 
 python bin/plot.py --workdir=DIR --output=DIR     a search's workdir, finished or not
 python bin/plot.py --genotype=FILE --output=DIR   a genotype
+
+Of a search with PC-DARTS, which samples no architectures, only the cells are drawn.
 """
 
 import os
@@ -12,7 +14,7 @@ from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Workdir of a bin/search.py.")
-flags.DEFINE_string("genotype", None, "Genotype file.")
+flags.DEFINE_string("genotype", None, "Genotype file, or a published one: darts, pc_darts.")
 flags.mark_flags_as_mutual_exclusive(["workdir", "genotype"], required=True)
 cli.define_path("output", "Folder for the pictures.")
 cli.define_overwrite()
@@ -28,7 +30,8 @@ def main():
         raise ValueError(f"{FLAGS.output} is not empty: write into it with --overwrite")
     rows, path = None, FLAGS.genotype
     if FLAGS.workdir:
-        rows = search_log.read(os.path.join(FLAGS.workdir, "search.csv"))
+        log = os.path.join(FLAGS.workdir, "search.csv")
+        rows = None if search_log.is_by_epochs(log) else search_log.read(log)
         path = os.path.join(FLAGS.workdir, "genotype.json")
     genotype = Genotype.load(path) if FLAGS.genotype or os.path.exists(path) else None
     for picture in plotting.plot(FLAGS.output, genotype=genotype, rows=rows):

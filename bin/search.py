@@ -1,11 +1,15 @@
 """Searches a binary architecture.
 
-python bin/search.py --config=configs/FILE.py --workdir=DIR
+python bin/search.py --config=configs/FILE.py --workdir=DIR [--config.method=pc_darts]
 
-Writes genotype.json, search.csv, config.json, TensorBoard logs and the tuner's project folder into
-the workdir. A search that was stopped goes on with the same command. --dry_run says what a search
-will do and cost, from a few measured steps. --config.strategy=mirrored uses all devices of the
-machine, multi_worker those of several: see cpnas_tf/devices.py.
+Writes genotype.json, search.csv, config.json, TensorBoard logs and the search's states into the
+workdir. A search that was stopped goes on with the same command. --dry_run says what a search will
+do and cost, from a few measured steps.
+
+--config.method chooses how to search: cpnas; bnas, which is the same with beta_P = 0; pc_darts, by
+gradients, with the settings of --config.pc_darts; random, which draws a genotype and does no more.
+--config.strategy=mirrored uses all devices of the machine, multi_worker those of several, for cpnas
+and bnas: see cpnas_tf/devices.py.
 """
 
 import contextlib
@@ -29,6 +33,7 @@ def main():
     """Runs the search that the flags describe, or shows its plan."""
     from cpnas_tf import devices, workdir
 
+    method = _method()
     worker, workers = devices.check_strategy(FLAGS.config.strategy)
     claim = contextlib.nullcontext()
     if not FLAGS.dry_run:
@@ -36,16 +41,45 @@ def main():
             FLAGS.workdir,
             cli.resolved_config(command="search", workers=workers),
             result="genotype.json",
-            written=("genotype.json", "search.csv", "tuner", "logs"),
+            written=("genotype.json", "search.csv", "tuner", "states", "logs"),
             overwrite=FLAGS.overwrite,
         )
         claim = claim if worker else owned
     cli.load_tensorflow()
-    from cpnas_tf import data, search_log, search_progress
+    if method == "random":
+        _draw(claim)
+    else:
+        _search(claim, section="pc_darts" if method == "pc_darts" else "search")
+
+
+def _method():
+    """The method, once it is found possible; makes of `bnas` what it is of `cpnas`."""
+    method, strategy = FLAGS.config.method, FLAGS.config.strategy
+    if method not in ("cpnas", "bnas", "pc_darts", "random"):
+        raise ValueError(f"method must be cpnas, bnas, pc_darts or random, received: {method!r}")
+    if method in ("pc_darts", "random") and strategy != "none":
+        raise ValueError(f"{method} takes strategy none alone, received: {strategy!r}")
+    if method == "bnas":
+        with FLAGS.config.unlocked():
+            FLAGS.config.search.beta = 0.0
+    return method
+
+
+def _draw(claim):
+    from cpnas_tf.ablation import random_genotype
+
+    space = {name: FLAGS.config.search[name] for name in ("seed", "operations", "allow_none")}
+    with claim:
+        _save(random_genotype(**space))
+
+
+def _search(claim, *, section):
+    from cpnas_tf import data, devices
+    from cpnas_tf.pc_darts import PCDarts
     from cpnas_tf.search import plan_search
 
     strategy = devices.make_strategy(FLAGS.config.strategy)
-    cli.make_deterministic("search")
+    cli.make_deterministic(section)
     images = cli.call(data.load, section="data", data_dir=FLAGS.data_dir)
     train, validation = cli.call(data.split_for_search, images, section="split")
     with contextlib.ExitStack() as stack:
@@ -53,30 +87,28 @@ def main():
         folder = FLAGS.workdir
         if FLAGS.dry_run:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-        tuner = cli.call(
-            plan_search,
+        planned = cli.call(
+            PCDarts if section == "pc_darts" else plan_search,
             train,
             validation,
-            section="search",
+            section=section,
             directory=folder,
             on_start=lambda: stack.enter_context(claim),
         )
         if FLAGS.dry_run:
-            print(
-                search_progress.plan(
-                    operations=len(tuner.oracle.operations),
-                    rounds=tuner.oracle.rounds,
-                    images=len(train),
-                    estimate=tuner.estimate(),
-                )
-            )
+            print(planned.plan())
             return
-        tuner.search()
+        planned.search()
         if devices.is_chief(strategy):
-            tuner.oracle.genotype().save(os.path.join(folder, "genotype.json"))
-            print(search_progress.summary(search_log.read(os.path.join(folder, "search.csv"))))
-            print(f"genotype: {folder}/genotype.json")
+            print(planned.summary())
+            _save(planned.genotype())
+
+
+def _save(genotype):
+    path = os.path.join(FLAGS.workdir, "genotype.json")
+    genotype.save(path)
+    print(f"genotype: {path}")
 
 
 if __name__ == "__main__":
-    cli.run(main, sections=("data", "split", "search", "strategy"))
+    cli.run(main, sections=("method", "data", "split", "search", "pc_darts", "strategy"))

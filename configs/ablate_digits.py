@@ -1,9 +1,10 @@
-"""CP-NAS against random search and BNAS† on UCI digits: 5 search seeds, 3 training seeds each.
+"""CP-NAS against random search, BNAS† and PC-DARTS on digits: 5 search, 3 training seeds each.
 
 python bin/ablate.py --config=configs/ablate_digits.py --workdir=DIR
 
-Search and training are those of `make quickstart`. Nothing of it has been measured yet. Fig. 6 left
-of the paper, accuracy over beta_P, adds `--config.grid.betas="(-1, .33, 1, 2, 3, 5)"`.
+Searches and training are those of `configs/search_digits.py`, which says what they cost, and of
+`configs/train_digits.py`. Nothing of it has been measured yet. Fig. 6 left of the paper, accuracy
+over beta_P, adds `--config.grid.betas="(-1, .33, 1, 2, 3, 5)"`.
 """
 
 from ml_collections import ConfigDict
@@ -12,11 +13,11 @@ from cpnas_tf.genotypes import OPERATIONS
 
 
 def get_config():
-    """45 runs: 3 methods, 15 searches or draws, 3 cells, C = 16."""
+    """60 runs: 4 methods, 20 searches or draws, 3 cells, C = 16."""
     return ConfigDict(
         {
             "grid": {
-                "methods": ("random", "bnas", "cpnas"),
+                "methods": ("random", "bnas", "cpnas", "pc_darts"),
                 "betas": (2.0,),
                 "search_seeds": (0, 1, 2, 3, 4),
                 "training_seeds": (0, 1, 2),
@@ -32,6 +33,7 @@ def get_config():
                 "operations": OPERATIONS,
                 "allow_none": True,
             },
+            "pc_darts": {"cells": 3, "epochs": 67, "warmup_epochs": 20, "batch_size": 64},
             "network": {"cells": 3, "channels": 16},
             "training": {
                 "epochs": 40,

@@ -1,6 +1,6 @@
 """CP-NAS on CIFAR-10 with the paper's settings (section 3.1): T = 3, 105 architectures.
 
-    python bin/search.py --config=configs/search_cifar10.py --workdir=DIR [--data_dir=DIR]
+    python bin/search.py --config=configs/search_cifar10.py --workdir=DIR [--config.method=pc_darts]
 
 The paper: 0.1 GPU-days on TITAN V. A small try of the whole algorithm on two CPU cores adds
 `--config.split.train_images=1024 --config.split.validation_images=256 --config.search.rounds=1
@@ -16,6 +16,7 @@ def get_config():
     """The paper's search: 6 cells, C = 16, half of the training set, 5% to validate."""
     return ConfigDict(
         {
+            "method": "cpnas",
             "strategy": "none",
             "data": {"name": "cifar10", "split": "train"},
             "split": {
@@ -40,5 +41,6 @@ def get_config():
                 "mixed_precision": False,
                 "seed": 0,
             },
+            "pc_darts": {"cells": 6, "epochs": 50, "precision": "child", "seed": 0},
         }
     )

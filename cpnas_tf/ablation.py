@@ -6,7 +6,8 @@ share their search. All that is found is kept in small files of the ablation's f
 at once when its search or training is finished:
 
 - `searches/NAME/search.json`: `method`, `beta` (None where there is none), `search_seed`;
-  `genotype`; `scores` (for each of the 28 edges the last zbar of every operation, or None);
+  `genotype`; `scores` (for each of the 28 edges what the search thinks of every operation, its last
+  zbar or its share in PC-DARTS' mixture; None without a search);
   `seconds`; `images` (epochs times training images);
 - `runs/NAME/run.json`: the same first three and `training_seed`; `accuracy` and `loss` on the test
   images; `seconds` (of a training that was stopped, those since it went on) and `images`.
@@ -38,7 +39,7 @@ from keras_tuner.oracles import GridSearchOracle
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.workdir import exclusive, first_line, read_json, write_json
 
-METHODS = ("random", "bnas", "cpnas")
+METHODS = ("random", "bnas", "cpnas", "pc_darts")
 
 
 def make_grid(
@@ -52,7 +53,7 @@ def make_grid(
 
     Args:
         methods: of `METHODS`; `random` draws a genotype and searches nothing, `bnas` is the paper's
-            baseline, CP-NAS with beta_P = 0.
+            baseline, CP-NAS with beta_P = 0, `pc_darts` the gradient-based search.
         betas: values of beta_P, for `cpnas` alone.
         search_seeds: of the search, or of the draw.
         training_seeds: of the derived network's weights and of the order of its images.
@@ -74,6 +75,7 @@ def make_grid(
         "random": ["random"],
         "bnas": ["bnas-beta0.0"],
         "cpnas": [f"cpnas-beta{float(beta)}" for beta in betas],
+        "pc_darts": ["pc_darts"],
     }
     grid = keras_tuner.HyperParameters()
     grid.Choice("training_seed", list(training_seeds))
@@ -237,14 +239,10 @@ def draw(seed, **space):
     return {"genotype": genotype, "scores": None, "seconds": 0.0, "images": 0}
 
 
-def search(tuner):
-    """The methods `bnas` and `cpnas`: runs or goes on with a search that `plan_search` made."""
-    tuner.search()
-    scores = [{} for _ in CHOICES]
-    for stage in tuner.oracle.history:
-        for edge, indicators in zip(scores, stage, strict=True):
-            edge.update({name: zbar for name, (zbar, _) in indicators.items()})
-    return {"genotype": tuner.oracle.genotype(), "scores": scores, **tuner.cost()}
+def search(planned):
+    """The other methods: runs or goes on with the search of a `ChildParentTuner` or a `PCDarts`."""
+    planned.search()
+    return {"genotype": planned.genotype(), "scores": planned.scores(), **planned.cost()}
 
 
 def ablate(grid, *, find, train, directory):

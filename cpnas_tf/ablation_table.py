@@ -167,22 +167,29 @@ def _compare(sample, chance):
 
 
 def genotype_score(genotype, scores):
-    """What a search thinks of a genotype: the mean over its 28 choices of their zbar.
+    """What a search thinks of a genotype: the mean over its 28 choices of their scores.
 
     Args:
         genotype: the two cells of `genotype.json`.
-        scores: for each of the 28 edges, zbar by operation; None from a search without.
+        scores: for each of the 28 edges, the score by operation (zbar of CP-NAS); None from a
+            search without.
+
+    Returns:
+        A float; None without scores, or if the search did not know one of the operations.
     """
     if scores is None:
         return None
-    choices = Genotype(**genotype).choices
-    return fmean(edge[name] for edge, name in zip(scores, choices, strict=True))
+    chosen = list(zip(scores, Genotype(**genotype).choices, strict=True))
+    if not all(name in edge for edge, name in chosen):
+        return None
+    return fmean(edge[name] for edge, name in chosen)
 
 
 def rank_correlation(search, searches, accuracies):
     """Kendall's tau-b between a search's scores of all genotypes and their trained accuracies.
 
-    The genotypes are those of all searches of the ablation, the random ones and its own included.
+    The genotypes are those of all searches of the ablation, the random ones and its own included,
+    if they have a score.
 
     Args:
         search: the search whose scores are judged.
@@ -194,9 +201,12 @@ def rank_correlation(search, searches, accuracies):
     """
     if search["scores"] is None:
         return None
-    trained = [other for other in searches if _search_key(other) in accuracies]
-    scores = [genotype_score(other["genotype"], search["scores"]) for other in trained]
-    reached = [accuracies[_search_key(other)] for other in trained]
+    scores, reached = [], []
+    for other in searches:
+        score = genotype_score(other["genotype"], search["scores"])
+        if score is not None and _search_key(other) in accuracies:
+            scores.append(score)
+            reached.append(accuracies[_search_key(other)])
     if len(set(scores)) < 2 or len(set(reached)) < 2:
         return None
     return float(stats.kendalltau(scores, reached).statistic)

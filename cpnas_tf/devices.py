@@ -12,6 +12,7 @@
 import contextlib
 import json
 import os
+import resource
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
@@ -158,3 +159,12 @@ def wait_for_all(strategy):
         return strategy.reduce("sum", strategy.run(lambda: tf.constant(1.0)), axis=None)
 
     count()
+
+
+def peak_bytes():
+    """The memory that was in use at most: of the first GPU, or else of the process."""
+    import tensorflow as tf
+
+    if tf.config.list_logical_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

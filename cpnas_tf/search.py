@@ -8,7 +8,6 @@ import contextlib
 import functools
 import math
 import os
-import resource
 import tempfile
 import time
 
@@ -17,11 +16,10 @@ import tensorflow as tf
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.errors import FatalError, FatalRuntimeError
 
-from cpnas_tf import data, devices, search_log, search_state
+from cpnas_tf import data, devices, search_log, search_progress, search_state
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.operations import PRECISIONS
 from cpnas_tf.oracle import ACCURACIES, ChildParentOracle, sampling_orders
-from cpnas_tf.search_progress import Progress
 from cpnas_tf.summaries import Summaries
 from cpnas_tf.supernet import Supernet
 from cpnas_tf.workdir import first_line
@@ -110,7 +108,8 @@ class ChildParentTuner(BaseTuner):
         self.reload()
         done = len(self.oracle.results)
         self._batches = iter(stream(first_step=done * self._steps))
-        self._progress = Progress(oracle.architectures, done, self._steps * batch_size)
+        self._epoch_images = self._steps * batch_size
+        self._progress = search_progress.Progress(oracle.architectures, done)
         self._summaries = Summaries(os.path.join(self._folder, "logs"))
 
     def _train_both(self, images, labels, choices, learning_rate):
@@ -207,7 +206,8 @@ class ChildParentTuner(BaseTuner):
         """Lets the oracle score the trial, then writes `search.csv` and the state."""
         super().on_trial_end(trial)
         if self._is_chief:
-            self._progress.finish(self.oracle.results[-1], self._seconds[-1])
+            text = search_progress.result_text(self.oracle.results[-1])
+            self._progress.finish(text, images=self._epoch_images, seconds=self._seconds[-1])
             self._summarize()
 
     def _summarize(self):
@@ -258,6 +258,31 @@ class ChildParentTuner(BaseTuner):
             for number, variable in enumerate(self._supernets[precision].variables):
                 yield f"{precision}_{number}", variable
 
+    def genotype(self):
+        """The `Genotype` that was found, at the search's end."""
+        return self.oracle.genotype()
+
+    def scores(self):
+        """For each of the 28 edges a dict, operation -> its last zbar."""
+        scores = [{} for _ in CHOICES]
+        for stage in self.oracle.history:
+            for edge, indicators in zip(scores, stage, strict=True):
+                edge.update({name: zbar for name, (zbar, _) in indicators.items()})
+        return scores
+
+    def plan(self):
+        """What the search is going to do and to cost, as text; see `estimate`."""
+        return search_progress.plan(
+            operations=len(self.oracle.operations),
+            rounds=self.oracle.rounds,
+            images=self._train_images,
+            estimate=self.estimate(),
+        )
+
+    def summary(self):
+        """What the search did, as text."""
+        return search_progress.summary(search_log.read(os.path.join(self._folder, "search.csv")))
+
     def cost(self):
         """What the search has cost so far: `seconds`, and `images` (epochs times images)."""
         return {"seconds": sum(self._seconds), "images": len(self._seconds) * self._train_images}
@@ -270,8 +295,7 @@ class ChildParentTuner(BaseTuner):
 
         Returns:
             A dict of `first_step_seconds` (tracing), `step_seconds`, `validation_seconds` (of an
-            architecture), `total_seconds` and `peak_bytes` (of memory, of the process, or of the
-            first GPU).
+            architecture), `total_seconds` and `peak_bytes` (see `devices.peak_bytes`).
         """
         rate = tf.constant(self._learning_rate, tf.float32)
         edges = (self.oracle.operations,) * len(CHOICES)
@@ -294,7 +318,7 @@ class ChildParentTuner(BaseTuner):
             "step_seconds": float(np.mean(steps)),
             "validation_seconds": validation,
             "total_seconds": first + self.oracle.architectures * epoch,
-            "peak_bytes": _peak_bytes(),
+            "peak_bytes": devices.peak_bytes(),
         }
 
 
@@ -323,12 +347,6 @@ def _seconds(function, *args):
     started = time.monotonic()
     function(*args)
     return time.monotonic() - started
-
-
-def _peak_bytes():
-    if tf.config.list_logical_devices("GPU"):
-        return tf.config.experimental.get_memory_info("GPU:0")["peak"]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _equal_batches(images, batch_size, *, replicas=1):
@@ -445,4 +463,4 @@ def search(train, validation, *, directory, **settings):
     """
     tuner = plan_search(train, validation, directory=directory, **settings)
     tuner.search()
-    return tuner.oracle.genotype()
+    return tuner.genotype()

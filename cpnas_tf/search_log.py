@@ -1,5 +1,7 @@
 """The log of a search, `search.csv`: a row an architecture, in the order sampled. No TensorFlow.
 
+A search with PC-DARTS samples none: its log has a row an epoch.
+
 References:
     CP-NAS, Algorithm 1 and Eq. 1.
 """
@@ -15,6 +17,9 @@ from cpnas_tf.workdir import write_atomically
 POSITION = ("stage", "round", "sample")
 SCORES = ("child_accuracy", "parent_accuracy", "z")
 COLUMNS = (*POSITION, *CHOICES, *SCORES, "seconds")
+# What PC-DARTS measures in an epoch, on the images of the weights' steps and of the architecture's.
+MEASURES = ("loss", "accuracy", "architecture_loss", "architecture_accuracy")
+EPOCH_COLUMNS = ("epoch", *CHOICES, *MEASURES, "seconds")
 
 
 def write(path, results, seconds):
@@ -33,6 +38,33 @@ def write(path, results, seconds):
         scores = (getattr(result, name) for name in SCORES)
         writer.writerow([*position, *result.choices, *scores, f"{duration:.3f}"])
     write_atomically(path, file.getvalue())
+
+
+def write_epochs(path, rows):
+    """Writes the log of a search with PC-DARTS, atomically.
+
+    Args:
+        path: of `search.csv`.
+        rows: a dict an epoch: its number `epoch`, counted from 1; `choices`, the 28 operations of
+            the genotype that would be derived after it; the `MEASURES`, None where there is none;
+            `seconds`.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(EPOCH_COLUMNS)
+    for row in rows:
+        measures = (row[name] for name in MEASURES)
+        writer.writerow([row["epoch"], *row["choices"], *measures, f"{row['seconds']:.3f}"])
+    write_atomically(path, file.getvalue())
+
+
+def is_by_epochs(path):
+    """Whether a file is the log of a search with PC-DARTS."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline() == ",".join(EPOCH_COLUMNS) + "\n"
+    except OSError:
+        return False
 
 
 def read(path):

@@ -89,7 +89,7 @@ def ste_sign(x):
         return tf.sign(signs + 0.5)  # sign(0) = +1
 
 
-class _Layout:
+class Layout:
     """What a network's units ask for, in order: how its parameters lie in a flat vector."""
 
     def __init__(self):
@@ -133,7 +133,7 @@ def _initialize(parameter, random):
     return random.uniform(-limit, limit, math.prod(shape))
 
 
-class _BankUnits(Units):
+class BankUnits(Units):
     """The units as plain TensorFlow operations; BN uses batch statistics.
 
     Args:
@@ -251,7 +251,7 @@ class Supernet:
         check_network(input_shape=input_shape, **self._settings)
         self._input_shape = tuple(input_shape)
         self._precision, self._real_inputs = precision, real_inputs
-        self._units = functools.partial(_BankUnits, precision, dtype=dtype, real_inputs=real_inputs)
+        self._units = functools.partial(BankUnits, precision, dtype=dtype, real_inputs=real_inputs)
         self._plan_edges()
         random = np.random.default_rng(seed)
         self._banks = {
@@ -270,7 +270,7 @@ class Supernet:
 
     def _plan_edges(self):
         """Walks the network once to see the trunk's parameters, and each edge's bank and row."""
-        self._trunk_layout = _Layout()
+        self._trunk_layout = Layout()
         self._edge_rows, self._bank_edges = {}, {}
 
         def edge(cell, number, x, stride):
@@ -289,7 +289,7 @@ class Supernet:
         }
 
     def _operation_layout(self, width, stride, operation):
-        layout = _Layout()
+        layout = Layout()
         with tf.Graph().as_default():
             units = self._units(layout.take, dtype="float32")
             OPERATION_FUNCTIONS[operation](units, tf.zeros([1, 4, 4, width]), stride)

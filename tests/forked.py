@@ -14,7 +14,16 @@ import tempfile
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parent.parent
-MODULES = ("child_parent", "costs", "export", "networks", "plotting", "search", "training")
+MODULES = (
+    "child_parent",
+    "costs",
+    "export",
+    "networks",
+    "pc_darts",
+    "plotting",
+    "search",
+    "training",
+)
 
 
 class Outcome(NamedTuple):

@@ -22,7 +22,7 @@ from cpnas_tf.genotypes import CHOICES, OPERATIONS
 SEEDS = {"search_seeds": (3, 2**32 - 1), "training_seeds": (0, 1)}
 POINTS = {
     (method, search_seed, training_seed)
-    for method in ("random", "bnas-beta0.0", "cpnas-beta0.33", "cpnas-beta-1.0")
+    for method in ("random", "bnas-beta0.0", "cpnas-beta0.33", "cpnas-beta-1.0", "pc_darts")
     for search_seed, training_seed in itertools.product(*SEEDS.values())
 }
 
@@ -249,7 +249,8 @@ def test_the_table_needs_the_files_alone(grid, tmp_path):
         ("bnas", 0.0),
         ("cpnas", -1.0),
         ("cpnas", 0.33),
+        ("pc_darts", None),
         ("random", None),
     ]
     assert {(row["searches"], row["runs"], row["images"]) for row in rows} == {(2, 4, 420)}
-    assert len(ablation_table.text(rows).splitlines()) == 6
+    assert len(ablation_table.text(rows).splitlines()) == 7

@@ -164,3 +164,14 @@ class TestRankCorrelation:
         scores = [{"none": edge, "skip_connect": 100} for edge in range(28)]
         assert genotype_score(genotype("none"), scores) == pytest.approx(13.5)
         assert genotype_score(genotype("none"), None) is None
+
+    def test_what_a_search_did_not_know_has_no_score(self):
+        scores = [{"skip_connect": edge} for edge in range(28)]
+        names = ("skip_connect", "none", "skip_connect", "skip_connect")
+        searches = [
+            search("pc_darts", None, seed, name=name, scores=scores)
+            for seed, name in enumerate(names)
+        ]
+        assert genotype_score(searches[1]["genotype"], scores) is None
+        reached = {("pc_darts", -math.inf, seed): 0.1 * seed for seed in range(4)}
+        assert rank_correlation(searches[0], searches[:3], reached) is None  # two equal scores

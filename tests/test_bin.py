@@ -73,6 +73,15 @@ SMALL_TRAINING = (
     "--config.training.batch_size=256",
 )
 TRAIN = ("--config=configs/train_digits.py", *SMALL_TRAINING)
+PC_DARTS = (
+    "--config.method=pc_darts",
+    "--config.pc_darts.cells=1",
+    "--config.pc_darts.channels=4",
+    f"--config.pc_darts.operations={KEPT}",
+    "--config.pc_darts.epochs=3",
+    "--config.pc_darts.warmup_epochs=1",
+    "--config.pc_darts.batch_size=16",
+)
 ABLATE = (
     *("--config=configs/ablate_digits.py", *SMALL_SEARCH, OF_3, *SMALL_TRAINING),
     "--config.grid.methods=('random', 'cpnas')",
@@ -382,7 +391,75 @@ class TestAblate:
         check_refused(tmp_path, "ablate", *arguments, value="PORT=", before=part)
 
 
+class TestMethods:
+    def test_pc_darts_killed_in_an_epoch_and_stopped_after_another(self, tmp_path, data_dir):
+        command = ("search", *SEARCH, *PC_DARTS, f"--data_dir={data_dir}")
+        printed = succeed(forked.run(*command, f"--workdir={tmp_path}/whole"))
+        assert len(re.findall(r"\[ *\d/3\] weights ", printed)) == 3
+        place = {"module": "cpnas_tf.pc_darts", "owner": "_Epochs"}
+        kill = {"method": "on_train_batch_end", "call": 5, **place}  # of three steps an epoch
+        stop = {"method": "on_epoch_end", "call": 1, **place}
+        for number, done, interruption in ((signal.SIGKILL, 1, kill), (signal.SIGTERM, 2, stop)):
+            before = functools.partial(forked.signal_self, number, **interruption)
+            outcome = forked.run(*command, f"--workdir={tmp_path}/other", before=before)
+            assert outcome.code == (-number if number == signal.SIGKILL else 130)
+            assert len(read_csv(tmp_path / "other" / "search.csv")) == done
+        assert not (tmp_path / "other" / "genotype.json").exists()
+        succeed(forked.run(*command, f"--workdir={tmp_path}/other"))
+        check_equal_searches(tmp_path / "other", tmp_path / "whole")
+        genotype = Genotype.load(tmp_path / "whole" / "genotype.json")
+        assert genotype.choices.count("none") == 2 * (14 - 8)
+        assert list((tmp_path / "whole" / "logs").glob("events.out.tfevents.*"))
+
+    def test_bnas_is_cpnas_with_beta_0(self, tmp_path, data_dir):
+        for name, more in (
+            ("bnas", ["--config.method=bnas"]),
+            ("cpnas", ["--config.search.beta=0"]),
+        ):
+            arguments = (*SEARCH_OF_3, *more, f"--workdir={tmp_path}/{name}")
+            succeed(forked.run("search", *arguments, f"--data_dir={data_dir}"))
+        check_equal_searches(tmp_path / "bnas", tmp_path / "cpnas")
+        for row in read_csv(tmp_path / "bnas" / "search.csv"):
+            assert row["z"] == row["child_accuracy"]
+
+    def test_random_draws_a_genotype(self, tmp_path):
+        drawn = set()
+        for seed in (0, 1):
+            folder = tmp_path / str(seed)
+            arguments = (*SEARCH_OF_3, "--config.method=random", f"--config.search.seed={seed}")
+            succeed(forked.run("search", *arguments, f"--workdir={folder}"))
+            drawn.add(Genotype.load(folder / "genotype.json"))
+            expected = {".lock", "config.json", "genotype.json"}
+            assert {path.name for path in folder.iterdir()} == expected
+        assert len(drawn) == 2
+        assert {name for genotype in drawn for name in genotype.choices} == set(KEPT)
+
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("--config.method=darts", "'darts'"),
+            ("--config.strategy=mirrored", "'mirrored'"),
+            ("--config.pc_darts.channels=6", "partial = 4, received: 6"),
+            ("--config.pc_darts.epochs=0", "0"),
+            ("--config.pc_darts.precision=int8", "'int8'"),
+            ("--config.pc_darts.batch_size=64", "48 images"),
+            ("--config.pc_darts.seed=-1", "-1"),
+            ("--config.pc_darts.architecture_learning_rate=-1", "-1.0"),
+        ],
+    )
+    def test_what_is_refused(self, tmp_path, data_dir, argument, value):
+        arguments = (*SEARCH, *PC_DARTS, argument, f"--workdir={tmp_path}/run")
+        check_refused(tmp_path, "search", *arguments, f"--data_dir={data_dir}", value=value)
+
+
 class TestDryRun:
+    def test_pc_darts(self, tmp_path, data_dir):
+        arguments = (*SEARCH, *PC_DARTS, f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
+        lines = succeed(forked.run("search", *arguments, "--dry_run")).splitlines()
+        assert lines[0] == "3 epochs on 240 images in all, the first 1 of the weights alone."
+        assert len(lines) == 3
+        assert not list(tmp_path.iterdir())
+
     def test_it_shows_the_plan_and_writes_nothing(self, tmp_path, data_dir):
         arguments = (*SEARCH_OF_3, f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
         lines = succeed(forked.run("search", *arguments, "--dry_run")).splitlines()

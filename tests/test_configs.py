@@ -9,11 +9,12 @@ from forked import ROOT
 from ml_collections import ConfigDict
 
 from cpnas_tf import data, devices, training
-from cpnas_tf.ablation import make_grid
+from cpnas_tf.ablation import METHODS, make_grid
 from cpnas_tf.augmentation import augment
 from cpnas_tf.child_parent import ChildParentLoss
 from cpnas_tf.genotypes import OPERATIONS
 from cpnas_tf.networks import build_network
+from cpnas_tf.pc_darts import PCDarts
 from cpnas_tf.search import plan_search
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -26,6 +27,7 @@ FUNCTIONS = {
     "data": data.load,
     "split": data.split_for_search,
     "search": plan_search,
+    "pc_darts": PCDarts,
     "grid": make_grid,
     "network": build_network,
     "training": training.train,
@@ -33,9 +35,12 @@ FUNCTIONS = {
     "augmentation": augment,
 }
 SECTIONS = {
-    "search": {"strategy", "data", "split", "search"},
+    "search": {"method", "strategy", "data", "split", "search", "pc_darts"},
     "train": {"strategy", "mixed_precision", "data", "network", "training", "child_parent"},
-    "ablate": {"grid", "data", "split", "search", "network", "training", "child_parent"},
+    "ablate": {
+        *("grid", "data", "split", "search", "pc_darts"),
+        *("network", "training", "child_parent"),
+    },
 }
 # What the commands give, from the flags or the data: a config must not.
 GIVEN = {
@@ -57,11 +62,15 @@ def check_sections(config):
         if name == "mixed_precision":
             assert type(section) is bool
             continue
+        if name == "method":
+            assert section in METHODS
+            continue
         assert name in FUNCTIONS, f"unknown section {name!r}"
         parameters = inspect.signature(FUNCTIONS[name]).parameters
-        assert set(section) <= set(parameters) - GIVEN, f"unknown keys in {name!r}"
+        given = GIVEN - {"precision"} if name == "pc_darts" else GIVEN
+        assert set(section) <= set(parameters) - given, f"unknown keys in {name!r}"
         for key, parameter in parameters.items():
-            assert parameter.default is not parameter.empty or key in {*section, *GIVEN, "seed"}
+            assert parameter.default is not parameter.empty or key in {*section, *given, "seed"}
         nested = {key: value for key, value in section.items() if isinstance(value, ConfigDict)}
         assert set(nested) <= {"augmentation"}
         check_sections(nested)
@@ -95,7 +104,7 @@ def test_variants(name):
 
 def test_every_section_is_used_by_a_config():
     used = set().union(*(get_config(path.stem) for path in CONFIGS))
-    assert used == {*FUNCTIONS, "strategy", "mixed_precision"} - {"augmentation"}
+    assert used == {*FUNCTIONS, "strategy", "mixed_precision", "method"} - {"augmentation"}
 
 
 @pytest.mark.parametrize(
@@ -117,6 +126,7 @@ def test_the_check_sees_what_does_not_fit(config):
 def test_search_cifar10_is_the_papers():
     """CP-NAS, section 3.1: 105 architectures of 6 cells on half of the training set."""
     assert get_config("search_cifar10").to_dict() == {
+        "method": "cpnas",
         "strategy": "none",
         "data": {"name": "cifar10", "split": "train"},
         "split": {
@@ -141,6 +151,7 @@ def test_search_cifar10_is_the_papers():
             "mixed_precision": False,
             "seed": 0,
         },
+        "pc_darts": {"cells": 6, "epochs": 50, "precision": "child", "seed": 0},
     }
 
 
@@ -228,7 +239,8 @@ def test_the_librarys_defaults_are_the_papers_too(name, function, section):
 
 def test_ablate_digits_is_the_quickstarts():
     """Its search and training, but for the seeds and beta_P, which are the grid's."""
-    ablation, own = get_config("ablate_digits"), {"search": {"beta", "seed"}, "training": {"seed"}}
+    ablation = get_config("ablate_digits")
+    own = {"search": {"beta", "seed"}, "pc_darts": {"seed"}, "training": {"seed"}}
     for name in ("search_digits", "train_digits"):
         config = get_config(name)
         for section in set(config) & set(ablation):
@@ -240,6 +252,18 @@ def test_ablate_digits_is_the_quickstarts():
             assert with_defaults(function, ablation[section], given) == with_defaults(
                 function, expected, given
             )
+
+
+def test_the_methods_see_as_many_images_on_digits():
+    """CP-NAS trains two models an architecture; PC-DARTS a supernet, on halves of the images."""
+    config = get_config("search_digits")
+    split, settings = config["split"], config["pc_darts"]
+    architectures = config["search"]["rounds"] * sum(range(2, len(OPERATIONS) + 1))
+    half = (split["train_images"] + split["validation_images"]) // 2
+    cpnas = 2 * architectures * split["train_images"]
+    pc_darts = (2 * settings["epochs"] - settings["warmup_epochs"]) * half
+    assert (cpnas, pc_darts) == (80_640, 80_256)
+    assert settings["warmup_epochs"] / settings["epochs"] == pytest.approx(15 / 50, abs=0.005)
 
 
 def with_defaults(function, section, given):

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from cpnas_tf.genotypes import CHOICES, EDGES, OPERATIONS, Genotype
+from cpnas_tf.genotypes import CELL_TYPES, CHOICES, EDGES, OPERATIONS, PUBLISHED, Genotype
 
 NORMAL = tuple(OPERATIONS[number % 8] for number in range(14))
 REDUCE = tuple(OPERATIONS[(3 * number + 1) % 8] for number in range(14))
@@ -94,6 +94,49 @@ def test_a_file_laid_out_otherwise_is_the_same_genotype(tmp_path):
 def test_a_wrong_number_of_choices_is_refused(count):
     with pytest.raises(ValueError, match="cell needs a list of 14 operations, received: "):
         Genotype.from_choices((OPERATIONS * 4)[:count])
+
+
+# The listings of DARTS_V2 and PC_DARTS_cifar in the code that was published with each: two inputs a
+# node, in the nodes' order.
+LISTINGS = {
+    "darts": {
+        "normal": "sep_conv_3x3 0 sep_conv_3x3 1 sep_conv_3x3 0 sep_conv_3x3 1 "
+        "sep_conv_3x3 1 skip_connect 0 skip_connect 0 dil_conv_3x3 2",
+        "reduce": "max_pool_3x3 0 max_pool_3x3 1 skip_connect 2 max_pool_3x3 1 "
+        "max_pool_3x3 0 skip_connect 2 skip_connect 2 max_pool_3x3 1",
+    },
+    "pc_darts": {
+        "normal": "sep_conv_3x3 1 skip_connect 0 sep_conv_3x3 0 dil_conv_3x3 1 "
+        "sep_conv_5x5 0 sep_conv_3x3 1 avg_pool_3x3 0 dil_conv_3x3 1",
+        "reduce": "sep_conv_5x5 1 max_pool_3x3 0 sep_conv_5x5 1 sep_conv_5x5 2 "
+        "sep_conv_3x3 0 sep_conv_3x3 3 sep_conv_3x3 1 sep_conv_3x3 2",
+    },
+}
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+@pytest.mark.parametrize("cell", CELL_TYPES)
+def test_published_cells_are_those_of_the_listings(name, cell):
+    words = LISTINGS[name][cell].split()
+    listed = list(zip(words[::2], map(int, words[1::2]), strict=True))
+    carried = getattr(PUBLISHED[name], cell)
+    for node in range(2, 6):
+        edges = [number for number, (_, target) in enumerate(EDGES) if target == node]
+        inputs = {(carried[number], EDGES[number][0]) for number in edges} - {
+            ("none", source) for source in range(node)
+        }
+        assert inputs == set(listed[2 * (node - 2) : 2 * (node - 1)])
+        assert len(inputs) == 2
+
+
+def test_published_genotypes_are_loaded_by_name(tmp_path, monkeypatch):
+    assert set(PUBLISHED) == set(LISTINGS)
+    for name, genotype in PUBLISHED.items():
+        assert Genotype.load(name) is genotype
+        assert Genotype.from_json(genotype.to_json()) == genotype
+    monkeypatch.chdir(tmp_path)
+    GENOTYPE.save("darts")
+    assert Genotype.load("./darts") == GENOTYPE
 
 
 BROKEN = {

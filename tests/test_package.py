@@ -45,6 +45,8 @@ ORDER = [
     "training_state",
     "training_progress",
     "training",
+    "mixed_supernet",
+    "pc_darts",
     "costs",
     "packing",
     "folding",

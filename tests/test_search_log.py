@@ -36,6 +36,22 @@ def test_log_is_a_table_with_a_named_column_an_edge(tmp_path):
     assert line.endswith(f",{first['reduce_4_5']},0.1,0.3333333333333333,0.5,2.000")
 
 
+def test_the_log_of_a_search_by_epochs(tmp_path):
+    measures = {"loss": 1.5, "accuracy": 0.1, "architecture_loss": None}
+    row = {"choices": OPERATIONS[:7] * 4, "architecture_accuracy": None, **measures}
+    path = tmp_path / "search.csv"
+    search_log.write_epochs(path, [{"epoch": 1, "seconds": 2.0, **row}])
+    header, line = path.read_text().splitlines()
+    assert header.startswith("epoch,normal_0_2,normal_1_2,normal_0_3,")
+    assert header.endswith(",loss,accuracy,architecture_loss,architecture_accuracy,seconds")
+    assert line.startswith("1,none,skip_connect,max_pool_3x3,")
+    assert line.endswith(",1.5,0.1,,,2.000")
+    assert header.count(",") == line.count(",") == 1 + 28 + 5 - 1
+    assert search_log.is_by_epochs(path)
+    assert not search_log.is_by_epochs(write(path, run_search(rounds=1)[0]))
+    assert not search_log.is_by_epochs(tmp_path / "missing.csv")
+
+
 def test_every_result_needs_its_seconds(tmp_path):
     with pytest.raises(ValueError, match="longer than"):
         search_log.write(tmp_path / "search.csv", [], [1.0])

@@ -19,9 +19,9 @@ ESTIMATE = {
 def test_a_line_an_architecture(monkeypatch, capsys):
     """An hour from call to call: the ETA is that of what is left, from what this process did."""
     monkeypatch.setattr(search_progress.time, "monotonic", itertools.count(0, 3600).__next__)
-    progress = search_progress.Progress(105, 50, 1000)
-    progress.finish(RESULT, 4.0)
-    progress.finish(RESULT, 0.5)
+    progress, text = search_progress.Progress(105, 50), search_progress.result_text(RESULT)
+    progress.finish(text, images=1000, seconds=4.0)
+    progress.finish(text, images=1000, seconds=0.5)
     first, second = capsys.readouterr().out.splitlines()
     assert first == (
         "[ 51/105] stage 2 round 1 sample 0  child 50.00%  parent 75.00%     250 images/s"
@@ -55,6 +55,21 @@ def test_summary():
     assert lines[-1][4] == "0:01:45"
 
 
+def test_a_search_by_epochs():
+    estimate = {**ESTIMATE, "warmup_step_seconds": 0.4}
+    lines = search_progress.plan_epochs(
+        epochs=50, warmup_epochs=15, images=2_125_000, estimate=estimate
+    ).splitlines()
+    assert lines[0] == "50 epochs on 2,125,000 images in all, the first 15 of the weights alone."
+    assert "the first step 12.3 s, each further one 0.400 s in the warm-up and 0.800 s" in lines[1]
+    assert lines[2] == "Estimated: 1 day, 1:01:01 for the search, 1.5 GiB of memory."
+    warm = {"accuracy": 0.5, "architecture_accuracy": None, "seconds": 61.2}
+    rows = [warm, {**warm, "architecture_accuracy": 0.25}]
+    assert search_progress.epoch_text(warm) == "weights 50.00%  architecture warm-up"
+    expected = "2 epochs in 0:02:02; in the last one: weights 50.00%  architecture  25.00%"
+    assert search_progress.summary_epochs(rows) == expected
+
+
 def test_nothing_moves_where_nobody_looks(capsys):
-    search_progress.Progress(5, 0, 10).step(0, 1, 3)
+    search_progress.Progress(5, 0).step(0, 1, 3)
     assert capsys.readouterr().out == ""
