@@ -56,7 +56,9 @@ def define_path(name, description):
 
 def define_network():
     """Defines --genotype and --precision, and --model instead of them."""
-    flags.DEFINE_string("genotype", None, "Genotype file of bin/search.py, or a published one: darts, pc_darts.")
+    flags.DEFINE_string(
+        "genotype", None, "Genotype file of bin/search.py, or a published one: darts, pc_darts."
+    )
     flags.DEFINE_enum("precision", "child", ["child", "parent"], "1-bit or full precision.")
     flags.DEFINE_enum(
         "model", None, list(REFERENCE_NETWORKS), "A reference network instead of a genotype's."
