@@ -14,14 +14,14 @@ def normalize(images):
     return tf.cast(images, tf.float32) * (1 / 127.5) - 1.0
 
 
-def augment_batches(dataset, *, seed, first_step, fetch=lambda *batch: batch, **settings):
+def augment_batches(dataset, *, seed, first_step, fetch=lambda batch: batch, **settings):
     """Augments a `tf.data.Dataset` of batches, each by its own step of a stream.
 
     Args:
-        dataset: of whatever `fetch` takes.
+        dataset: of batches: uint8 images and labels, or what `fetch` makes those of.
         seed: of the stream; the augmentation of a step is made of `(seed, step)`.
         first_step: the step of the first batch.
-        fetch: from an element of `dataset` to images, as `augment` takes them, and labels.
+        fetch: from an element of `dataset` to images and labels.
         settings: keyword arguments of `augment`.
 
     Returns:
@@ -30,7 +30,7 @@ def augment_batches(dataset, *, seed, first_step, fetch=lambda *batch: batch, **
 
     @tf.autograph.experimental.do_not_convert  # it would spread an error over many lines
     def make_batch(step, batch):
-        images, labels = fetch(*batch) if isinstance(batch, tuple) else fetch(batch)
+        images, labels = fetch(batch)
         seeds = tf.stack([tf.constant(seed, tf.int64), step])
         return augment(images, seeds, **settings), labels
 

@@ -108,9 +108,11 @@ def _check(name, split, image_size):
     if name in DATASETS and name != "imagenet2012":
         height, width, _ = DATASETS[name][0]
         raise ValueError(f"{name} has images of {height}x{width}, received: {image_size=}")
-    if not isinstance(image_size, int) or image_size < image_folder.SMALLEST_SIDE:
+    if not isinstance(image_size, int):
+        raise ValueError(f"image_size must be a whole number, received: {image_size!r}")
+    if image_size < image_folder.SMALLEST_SIDE:
         raise ValueError(
-            f"image_size must be at least {image_folder.SMALLEST_SIDE}, received: {image_size!r}"
+            f"image_size must be at least {image_folder.SMALLEST_SIDE}, received: {image_size}"
         )
 
 
@@ -192,7 +194,7 @@ def split_for_search(
     """Draws the two disjoint parts of a training set that the search trains and validates on.
 
     Args:
-        images: `Images` to draw from.
+        images: `Images` or `StoredImages` to draw from.
         train_fraction: share of `images` to train on.
         validation_fraction: share of `images` to validate on.
         train_images: number of images to train on, instead of the fraction.
@@ -245,11 +247,12 @@ def batches(images, *, batch_size, seed, epochs=1, first_step=0, augmentation=No
 
     Every epoch is a new permutation of the images, made of `(seed, epoch)`; the augmentation of a
     step is made of `(seed, step)`. A stream that starts at `first_step` is therefore the tail of
-    the whole one, and costs nothing for the steps before it. Epoch e alone is
+    the whole one, and costs nothing for the steps before it; of ImageNet, the records before it in
+    its own epoch are read and not decoded. Epoch e alone is
     `epochs=e + 1, first_step=e * steps_per_epoch(...)`.
 
     Args:
-        images: `Images`.
+        images: `Images` or `StoredImages`.
         batch_size: images a batch; the last, smaller batch of an epoch is dropped.
         seed: of the whole stream.
         epochs: number of epochs of the whole stream, those before `first_step` included.

@@ -187,12 +187,46 @@ class TestDescribe:
         with pytest.raises(ValueError, match="unknown (data set 'mnist'|split 'validation'), exp"):
             data.describe(name, split)
 
+    def test_images_of_another_size(self):
+        assert data.describe("imagenet2012", "train", image_size=64) == ((64, 64, 3), 1000)
+
 
 class TestLoad:
     def test_unknown_data_set(self):
         with pytest.raises(ValueError, match="unknown data set 'mnist'") as error:
             data.load("mnist", "train")
-        assert_one_line(error, "digits, fashion_mnist, cifar10")
+        assert_one_line(error, "digits, fashion_mnist, cifar10, imagenet2012, folder:PATH")
+
+    @pytest.mark.parametrize("data_dir", [None, "elsewhere", "given"])
+    def test_own_images(self, tmp_path, monkeypatch, data_dir):
+        image = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+        for path in ("pets/test/cat", "pets/test/dog"):
+            tmp_path.joinpath(path).mkdir(parents=True)
+            tmp_path.joinpath(path, "1.png").write_bytes(tf.io.encode_png(image).numpy())
+        name = f"folder:{tmp_path}/pets" if data_dir == "elsewhere" else "folder:pets"
+        if data_dir is None:
+            monkeypatch.chdir(tmp_path)
+        data_dir = tmp_path if data_dir == "given" else data_dir
+        images = data.load(name, "test", data_dir=data_dir, image_size=8)
+        np.testing.assert_array_equal(images.images, [image, image])
+        assert images.class_names == ("cat", "dog")
+        assert data.describe(name, "test", data_dir=data_dir) == ((8, 8, 3), 2)
+
+    @pytest.mark.parametrize("load", [data.load, data.describe])
+    @pytest.mark.parametrize(
+        ("name", "size", "message"),
+        [
+            ("digits", 8, "digits has images of 8x8, received: image_size=8"),
+            ("cifar10", 64, "cifar10 has images of 32x32, received: image_size=64"),
+            ("imagenet2012", 7, "image_size must be at least 8, received: 7"),
+            ("folder:pets", 0, "image_size must be at least 8, received: 0"),
+            ("folder:pets", 32.5, "image_size must be a whole number, received: 32.5"),
+        ],
+    )
+    def test_impossible_sizes(self, load, name, size, message):
+        with pytest.raises(ValueError, match=message) as error:
+            load(name, "train", image_size=size)
+        assert_one_line(error)
 
     @pytest.mark.parametrize("split", ["validation", "train[:10]", ""])
     def test_unknown_split(self, split, digits_dir):
