@@ -84,6 +84,10 @@ PC_DARTS = (
 )
 ABLATE = (
     *("--config=configs/ablate_digits.py", *SMALL_SEARCH, OF_3, *SMALL_TRAINING),
+    "--config.pc_darts.cells=1",
+    "--config.pc_darts.epochs=2",
+    "--config.pc_darts.warmup_epochs=1",
+    "--config.pc_darts.batch_size=16",
     "--config.grid.methods=('random', 'cpnas')",
     "--config.grid.search_seeds=(0,)",
     "--config.grid.training_seeds=(0,)",
@@ -363,6 +367,19 @@ class TestAblate:
         rows = read_csv(folder / "runs.csv")
         assert [row["training_seed"] for row in rows] == ["0", "1"] * 2
         assert rows[::2] == read_csv(ablation / "runs.csv")
+
+    def test_pc_darts_joins_it(self, ablation, tmp_path, data_dir):
+        folder = shutil.copytree(ablation, tmp_path / "extended")
+        arguments = (*ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
+        printed = succeed(forked.run("ablate", *arguments, "--config.grid.methods=('pc_darts',)"))
+        assert re.search(r"^ +pc_darts +- +1 ", printed, re.MULTILINE)
+        (row,) = (row for row in read_csv(folder / "runs.csv") if row["method"] == "pc_darts")
+        assert int(row["search_images"]) == (2 + 1) * (64 + 32) // 2
+        found = read_json(folder / "searches" / "pc_darts-search0" / "search.json")
+        choices = Genotype(**found["genotype"]).choices
+        shares = [edge[name] for edge, name in zip(found["scores"], choices, strict=True)]
+        assert float(row["search_score"]) == pytest.approx(sum(shares) / len(CHOICES))
+        assert len(read_csv(folder / "searches" / "pc_darts-search0" / "search.csv")) == 2
 
     def test_one_with_another_training_is_kept(self, ablation, data_dir):
         arguments = (*ABLATE, "--config.training.epochs=3", f"--workdir={ablation}")
