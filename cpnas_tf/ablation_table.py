@@ -55,6 +55,15 @@ def read(directory):
     return list(searches.values()), list(runs.values())
 
 
+def count_unfinished(directory):
+    """The number of searches and trainings that an ablation has begun and not finished."""
+    return sum(
+        not os.path.exists(os.path.join(folder, name))
+        for pattern, name in (("searches/*/", "search.json"), ("runs/*/", "run.json"))
+        for folder in _find(directory, pattern)
+    )
+
+
 def _find(directory, pattern):
     return glob.glob(os.path.join(glob.escape(os.fspath(directory)), pattern))
 
