@@ -31,7 +31,10 @@ def main():
     if FLAGS.train:
         cli.load_tensorflow()
     report = make_report(FLAGS.workdir, trained=[_describe(folder) for folder in FLAGS.train])
-    write_atomically(FLAGS.output, report)
+    try:
+        write_atomically(FLAGS.output, report)
+    except OSError as error:
+        raise ValueError(f"cannot write {FLAGS.output}: {error.strerror}") from None
     print(FLAGS.output)
 
 

@@ -95,7 +95,7 @@ def _comparison(rows):
         )
         for row in rows
     ]
-    columns = ("method", "difference", _interval_header(), "p", "RI %", "tau")
+    columns = ("method", "diff.", _interval_header(), "p", "RI %", "tau")
     caption = "Paired difference to random, and how well the scores rank"
     return section(
         "Against random",

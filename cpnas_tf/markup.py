@@ -47,8 +47,8 @@ thead th { vertical-align: bottom; background: var(--band); white-space: normal;
 tr > :first-child { text-align: left; }
 tbody th { font-weight: 600; white-space: normal; position: sticky; left: 0;
   background: var(--paper); }
-.words th, .words td { text-align: left; white-space: normal; overflow-wrap: break-word; }
-.words td { overflow-wrap: anywhere; }
+.words th, .words td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.words tbody th { min-width: 9rem; }
 .heat th, .heat td { padding: 0.15rem 0.3rem; white-space: nowrap; }
 .heat thead th { text-align: center; }
 .heat .steep { writing-mode: vertical-rl; transform: rotate(180deg); padding: 0.3rem 0.15rem;
@@ -70,9 +70,13 @@ tbody th { font-weight: 600; white-space: normal; position: sticky; left: 0;
   @page { margin: 14mm; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   figure svg { filter: none; }
-  figure, tr, .facts div, .unfinished { break-inside: avoid; }
-  h2, caption, thead { break-after: avoid; }
+  figure, table, tr, .facts div, .unfinished { break-inside: avoid; }
+  h2, section > p, caption, thead { break-after: avoid; }
   .scroll { overflow: visible; }
+  tbody th { position: static; }
+  .pair { column-gap: 1rem; }
+  .heat { font-size: 8pt; }
+  .heat td { min-width: 1.6rem; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """

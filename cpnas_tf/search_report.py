@@ -117,13 +117,15 @@ def _in_words(operations):
 
 
 def _survival(rows, genotype):
-    stages = search_log.initial_operations(rows) - 1
+    stages, known = search_log.initial_operations(rows) - 1, len(search_log.held(rows))
+    if not known:
+        text = "Not known before a round has sampled every operation of every edge."
+        return section("Survival of operations", element("p", text))
     text = (
         "How many stages each edge kept each operation: 1 was dropped first, ✓ is the one that the "
         f"search ended with, after {stages} stages. A + marks what an unfinished search still has."
     )
     lifetimes = search_log.lifetimes(rows)
-    known = len(search_log.held(rows))
     kept = dict(zip(CHOICES, genotype.choices, strict=True)) if genotype else {}
 
     def cell(choice, edge, operation):
@@ -131,20 +133,21 @@ def _survival(rows, genotype):
         if kept.get(choice) == operation:
             return heat("✓", 1, f"{edge}: {operation} was kept")
         if not lived:
-            return heat("", 0, f"{edge}: {operation} is not known to have been there")
+            return heat("", 0, f"{edge}: {operation} was never there")
         still = not genotype and lived == known
         meaning = f"{'still there' if still else 'dropped'} after {lived} of {stages} stages"
         return heat(f"{lived}{'+' * still}", lived / (stages + 1), f"{edge}: {operation} {meaning}")
 
-    maps = []
-    for cell_type, title in CELLS.items():
+    def heat_map(cell_type, title):
         choices = [choice for choice in CHOICES if choice.startswith(cell_type)]
         values = [
             [edge, *(cell(choice, edge, operation) for operation in OPERATIONS)]
             for edge, choice in zip(EDGE_NAMES, choices, strict=True)
         ]
         columns = ("edge", *map(steep, OPERATIONS))
-        maps.append(table(f"{title}: stages by edge", columns, values, kind="heat"))
+        return table(f"{title}: stages by edge", columns, values, kind="heat")
+
+    maps = [heat_map(*names) for names in CELLS.items()]
     return section("Survival of operations", element("p", text), pair(*maps))
 
 
