@@ -63,7 +63,7 @@ def plot_betas(rows, accuracies):
         A `matplotlib.figure.Figure`.
     """
     figure = new_figure(3.4, width=NARROW_WIDTH)
-    axes = figure.add_axes((0.13, 0.26, 0.84, 0.71))
+    axes = figure.add_axes((0.17, 0.26, 0.8, 0.71))
     points = sorted((row["beta"], 100 * row["mean"]) for row in rows if row["beta"] is not None)
     beside = (points[-1][0] - points[0][0]) / 40
     for row in rows:

@@ -72,7 +72,7 @@ def plot_accuracies(rows):
         A `matplotlib.figure.Figure`.
     """
     figure = new_figure(3.3, width=NARROW_WIDTH)
-    axes = figure.add_axes((0.13, 0.24, 0.85, 0.69))
+    axes = figure.add_axes((0.16, 0.24, 0.82, 0.69))
     stages = _stage_spans(rows)
     _draw_accuracies(axes, rows, stages)
     axes.set_xlabel("architecture, in order; above: operations left")

@@ -27,9 +27,10 @@ def make_report(workdir, *, trained=()):
     """
     run = _read_run(workdir)
     config = run["config"] if isinstance(run.get("config"), dict) else {}
-    if os.path.exists(os.path.join(workdir, "search.csv")):
+    files = [os.path.join(workdir, name) for name in ("search.csv", "genotype.json")]
+    if any(map(os.path.exists, files)):
         kind = "Search"
-        content = _report_search(workdir, config, trained)
+        content = _report_search(*files, config, trained)
     elif trained:
         raise ValueError(f"trained networks go with a search, and {workdir} holds none")
     else:
@@ -56,9 +57,8 @@ def _read_run(workdir):
     return run
 
 
-def _report_search(workdir, config, trained):
-    rows = search_log.read(os.path.join(workdir, "search.csv"))
-    path = os.path.join(workdir, "genotype.json")
+def _report_search(log, path, config, trained):
+    rows = search_log.read(log) if os.path.exists(log) else None
     genotype = Genotype.load(path) if os.path.exists(path) else None
     return search_report.sections(rows, genotype=genotype, config=config, trained=trained)
 
@@ -67,8 +67,8 @@ def _report_ablation(workdir):
     searches, runs = ablation_table.read(workdir)
     if not runs:
         raise ValueError(
-            f"nothing to report in {workdir}: there is neither the log of a search (search.csv) "
-            "nor a finished run of an ablation (runs/*/run.json)"
+            f"nothing to report in {workdir}: there is neither a search (search.csv, "
+            "genotype.json) nor a finished run of an ablation (runs/*/run.json)"
         )
     unfinished = ablation_table.count_unfinished(workdir)
     return ablation_report.sections(searches, runs, unfinished=unfinished)

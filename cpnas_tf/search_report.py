@@ -19,11 +19,12 @@ TRAINING_IMAGES = {"digits": 1437, "fashion_mnist": 60_000, "cifar10": 50_000}
 BITS = {"child": "1/1", "parent": "32/32"}
 
 
-def sections(rows, *, genotype=None, config=None, trained=()):
+def sections(rows=None, *, genotype=None, config=None, trained=()):
     """The sections of a search's report.
 
     Args:
-        rows: as `search_log.read` gives them, at least one; the search may not be finished.
+        rows: as `search_log.read` gives them, at least one; the search may not be finished. None
+            for a genotype alone.
         genotype: the search's result, or None where there is none yet.
         config: the `config` of its `config.json`, as far as it is known.
         trained: networks that were trained, to stand beside the paper's: a dict each of `name`,
@@ -34,15 +35,17 @@ def sections(rows, *, genotype=None, config=None, trained=()):
         A list of elements.
     """
     config = config or {}
-    status = [] if genotype else [_unfinished(rows, config)]
+    comparison = _comparison(genotype, config, trained)
+    if rows is None:
+        return [_cells(genotype), comparison]
     return [
-        *status,
+        *([] if genotype else [_unfinished(rows, config)]),
         _overview(rows, config),
         _cells(genotype),
         _survival(rows, genotype),
         _accuracies(rows),
         _scores(rows),
-        _comparison(genotype, config, trained),
+        comparison,
         _cost(rows, config, trained),
     ]
 
