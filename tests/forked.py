@@ -14,7 +14,7 @@ import tempfile
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parent.parent
-MODULES = ("child_parent", "costs", "export", "networks", "plotting", "search", "training")
+MODULES = ("child_parent", "costs", "export", "networks", "report", "search", "training")
 
 
 class Outcome(NamedTuple):
