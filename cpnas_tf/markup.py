@@ -47,8 +47,9 @@ thead th { vertical-align: bottom; background: var(--band); white-space: normal;
 tr > :first-child { text-align: left; }
 tbody th { font-weight: 600; white-space: normal; position: sticky; left: 0;
   background: var(--paper); }
-.words th, .words td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-.words tbody th { min-width: 9rem; }
+.names th, .names td, .words th, .words td { text-align: left; }
+.words th, .words td { white-space: normal; overflow-wrap: anywhere; }
+.words tbody th { min-width: 11.5rem; }
 .heat th, .heat td { padding: 0.15rem 0.3rem; white-space: nowrap; }
 .heat thead th { text-align: center; }
 .heat .steep { writing-mode: vertical-rl; transform: rotate(180deg); padding: 0.3rem 0.15rem;
@@ -70,7 +71,7 @@ tbody th { font-weight: 600; white-space: normal; position: sticky; left: 0;
   @page { margin: 14mm; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   figure svg { filter: none; }
-  figure, table, tr, .facts div, .unfinished { break-inside: avoid; }
+  p, figure, table, tr, .facts div, .unfinished { break-inside: avoid; }
   h2, section > p, caption, thead { break-after: avoid; }
   .scroll { overflow: visible; }
   tbody th { position: static; }
@@ -130,7 +131,7 @@ def table(caption, columns, rows, *, kind="numbers"):
         caption: what it shows.
         columns: the columns' headers, each a text or a `th` element.
         rows: the values of each, texts or `td` elements; the first is the header of its row.
-        kind: "numbers", "words", or "heat" for `heat` cells.
+        kind: of the values: "numbers", "names", "words", which are broken to fit, or "heat".
     """
     head = [name if _is_element(name) else element("th", name, scope="col") for name in columns]
     body = [

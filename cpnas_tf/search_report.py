@@ -111,7 +111,7 @@ def _cells(genotype):
         for cell, title in CELLS.items()
     ]
     choices = zip(EDGE_NAMES, genotype.normal, genotype.reduce, strict=True)
-    edges = table("The operation of each edge", ("edge", *CELLS.values()), choices, kind="words")
+    edges = table("The operation of each edge", ("edge", *CELLS.values()), choices, kind="names")
     return section("Cells", *pictures, edges)
 
 
