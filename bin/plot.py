@@ -1,6 +1,6 @@
-"""Draws cells and a search's progress, as PNG and SVG.
+"""Draws cells, a search's progress and an ablation's accuracies, as PNG and SVG.
 
-python bin/plot.py --workdir=DIR --output=DIR     a search's workdir, finished or not
+python bin/plot.py --workdir=DIR --output=DIR     a search's or an ablation's, finished or not
 python bin/plot.py --genotype=FILE --output=DIR   a genotype
 
 Of a search with PC-DARTS, which samples no architectures, only the cells are drawn.
@@ -13,7 +13,7 @@ from absl import flags
 from cpnas_tf import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("workdir", None, "Workdir of a bin/search.py.")
+flags.DEFINE_string("workdir", None, "Workdir of a bin/search.py or bin/ablate.py.")
 flags.DEFINE_string("genotype", None, "Genotype file, or a published one: darts, pc_darts.")
 flags.mark_flags_as_mutual_exclusive(["workdir", "genotype"], required=True)
 cli.define_path("output", "Folder for the pictures.")
@@ -23,19 +23,26 @@ flags.adopt_module_key_flags(cli)
 
 def main():
     """Draws what is there and prints the files' names."""
-    from cpnas_tf import plotting, search_log
-    from cpnas_tf.genotypes import Genotype
-
     if os.path.isdir(FLAGS.output) and os.listdir(FLAGS.output) and not FLAGS.overwrite:
         raise ValueError(f"{FLAGS.output} is not empty: write into it with --overwrite")
-    rows, path = None, FLAGS.genotype
-    if FLAGS.workdir:
-        log = os.path.join(FLAGS.workdir, "search.csv")
-        rows = None if search_log.is_by_epochs(log) else search_log.read(log)
-        path = os.path.join(FLAGS.workdir, "genotype.json")
-    genotype = Genotype.load(path) if FLAGS.genotype or os.path.exists(path) else None
-    for picture in plotting.plot(FLAGS.output, genotype=genotype, rows=rows):
+    for picture in _draw():
         print(picture)
+
+
+def _draw():
+    from cpnas_tf import ablation_drawing, ablation_table, plotting, search_log
+    from cpnas_tf.genotypes import Genotype
+
+    if FLAGS.genotype:
+        return plotting.plot(FLAGS.output, genotype=Genotype.load(FLAGS.genotype))
+    searches, runs = ablation_table.read(FLAGS.workdir)
+    if runs:
+        return ablation_drawing.plot(FLAGS.output, searches, runs)
+    log = os.path.join(FLAGS.workdir, "search.csv")
+    rows = None if search_log.is_by_epochs(log) else search_log.read(log)
+    path = os.path.join(FLAGS.workdir, "genotype.json")
+    genotype = Genotype.load(path) if os.path.exists(path) else None
+    return plotting.plot(FLAGS.output, genotype=genotype, rows=rows)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def _print_layers(layers):
 
 
 def _print_comparison(profile, *, with_paper):
-    from cpnas_tf import costs
+    from cpnas_tf.paper_tables import TABLE_3
 
     memory, flops = profile["memory_mbit"], profile["flops_m"]
     saving, speedup = profile["memory_saving"], profile["speedup"]
@@ -85,7 +85,7 @@ def _print_comparison(profile, *, with_paper):
         "WRN-22, real, on CIFAR-10": (memory * saving, flops * speedup, 1, 1),
     }
     if with_paper:
-        rows |= {f"paper: {name}": figures for name, figures in costs.TABLE_3.items()}
+        rows |= {f"paper: {name}": figures for name, figures in TABLE_3.items()}
     print(f"\n{'':32}{'Mbit':>10}{'MFLOPs':>10}{'saving':>10}{'speedup':>10}")
     for name, (memory, flops, saving, speedup) in rows.items():
         print(f"{name:32}{memory:10.2f}{flops:10.2f}{saving:9.2f}x{speedup:9.2f}x")

@@ -24,6 +24,12 @@ from cpnas_tf.workdir import read_json, write_atomically, write_json
 
 CONFIDENCE = 0.95
 TEST = "two-sided paired t-test"
+# What a search's and a run's file have, with its types: both of them, and each of its own.
+_NUMBER = (int, float)
+_KEY = {"method": str, "beta": (*_NUMBER, type(None)), "search_seed": int}
+_COST = {"seconds": _NUMBER, "images": int}
+_SEARCH = {**_KEY, "genotype": dict, "scores": (list, type(None)), **_COST}
+_RUN = {**_KEY, "training_seed": int, "accuracy": _NUMBER, "loss": _NUMBER, **_COST}
 
 
 def read(directory):
@@ -34,11 +40,42 @@ def read(directory):
 
     Returns:
         `(searches, runs)`, the contents of its `search.json` and `run.json` files, see `ablation`.
+
+    Raises:
+        ValueError: naming the file, if one is broken, or is of a run whose search is not there.
     """
-    return tuple(
-        [read_json(path) for path in sorted(glob.glob(f"{glob.escape(directory)}/{pattern}"))]
-        for pattern in ("searches/*/search.json", "runs/*/run.json")
+    searches, runs = (
+        {path: _read_record(path, types) for path in sorted(_find(directory, pattern))}
+        for pattern, types in (("searches/*/search.json", _SEARCH), ("runs/*/run.json", _RUN))
     )
+    found = {_search_key(search) for search in searches.values()}
+    for path, run in runs.items():
+        if _search_key(run) not in found:
+            raise ValueError(f"the search of {path} is not in {directory}/searches")
+    return list(searches.values()), list(runs.values())
+
+
+def count_unfinished(directory):
+    """The number of searches and trainings that an ablation has begun and not finished."""
+    return sum(
+        not os.path.exists(os.path.join(folder, name))
+        for pattern, name in (("searches/*/", "search.json"), ("runs/*/", "run.json"))
+        for folder in _find(directory, pattern)
+    )
+
+
+def _find(directory, pattern):
+    return glob.glob(os.path.join(glob.escape(os.fspath(directory)), pattern))
+
+
+def _read_record(path, types):
+    record = read_json(path)
+    for name, kind in types.items():
+        if not isinstance(record, dict) or name not in record:
+            raise ValueError(f"cannot read {path}: it has no {name}")
+        if not isinstance(record[name], kind):
+            raise ValueError(f"cannot read {path}: {name} is {record[name]!r}")
+    return record
 
 
 def write(directory):
@@ -66,7 +103,7 @@ def run_rows(searches, runs):
         search = by_search[_search_key(run)]
         rows.append(
             {
-                **{name: run[name] for name in ("method", "beta", "search_seed", "training_seed")},
+                **{name: run[name] for name in (*_KEY, "training_seed")},
                 "test_accuracy": run["accuracy"],
                 "test_loss": run["loss"],
                 "search_score": genotype_score(search["genotype"], search["scores"]),
@@ -90,18 +127,13 @@ def make_table(searches, runs):
         `relative_improvement`, in percent of the mean accuracy of `random`; `kendall_tau`, see
         `rank_correlation`; `seconds` and `images` of all its searches and trainings together.
     """
-    accuracies = {
-        key: fmean(run["accuracy"] for run in group)
-        for key, group in itertools.groupby(sorted(runs, key=_search_key), key=_search_key)
-    }
-    samples = {}
-    for (method, beta, seed), accuracy in accuracies.items():
-        samples.setdefault((method, beta), {})[seed] = accuracy
+    accuracies = _accuracies(runs)
+    samples = _samples(accuracies)
     chance = next((sample for key, sample in samples.items() if key[0] == "random"), {})
     rows = []
     for (method, beta), sample in samples.items():
         own_searches, own_runs = (
-            [record for record in records if _search_key(record)[:2] == (method, beta)]
+            [record for record in records if (record["method"], record["beta"]) == (method, beta)]
             for records in (searches, runs)
         )
         taus = [rank_correlation(search, searches, accuracies) for search in own_searches]
@@ -109,7 +141,7 @@ def make_table(searches, runs):
         rows.append(
             {
                 "method": method,
-                "beta": beta if math.isfinite(beta) else None,
+                "beta": beta,
                 "searches": len(sample),
                 "runs": len(own_runs),
                 **interval(list(sample.values())),
@@ -120,6 +152,31 @@ def make_table(searches, runs):
             }
         )
     return rows
+
+
+def samples(runs):
+    """The samples that the table's statistics are of, in the order of its rows.
+
+    Returns:
+        `{(method, beta): {search seed: accuracy}}`, a mean over the training seeds.
+    """
+    return _samples(_accuracies(runs))
+
+
+def _accuracies(runs):
+    """The mean test accuracy over the training seeds, by a search's key."""
+    return {
+        key: fmean(run["accuracy"] for run in group)
+        for key, group in itertools.groupby(sorted(runs, key=_search_key), key=_search_key)
+    }
+
+
+def _samples(accuracies):
+    samples = {}
+    for (method, beta, seed), accuracy in accuracies.items():
+        beta = beta if math.isfinite(beta) else None
+        samples.setdefault((method, beta), {})[seed] = accuracy
+    return samples
 
 
 def interval(values):

@@ -218,8 +218,8 @@ def _draw_box(axes, box, *, text="", fontsize=9, color=INK, zorder, edgecolor="n
         axes.text(*centre, text, fontsize=fontsize, color=color, **align)
 
 
-def new_figure(height):
-    """An empty `matplotlib.figure.Figure`, as wide as all pictures, of a height in inches."""
+def new_figure(height, *, width=WIDTH):
+    """An empty `matplotlib.figure.Figure` of a height and a width in inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(WIDTH, height), facecolor="white")
+    return Figure(figsize=(width, height), facecolor="white")

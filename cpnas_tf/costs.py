@@ -34,15 +34,6 @@ KINDS = {
     lq.layers.QuantDense: "dense",
 }
 COUNTS = ("real_parameters", "binary_parameters", "real_macs", "binary_macs", "bits", "flops")
-# Mbit, MFLOPs, memory saving and speedup as Table 3 prints them, without the row that has bounds
-# only. Not all of its ratios are those of its figures: 138.27 / 4.85 is 28.51.
-TABLE_3 = {
-    "WRN-22": (138.27, 647.70, 1.0, 1.0),
-    "WRN-22 (BONN), 1-bit": (5.71, 17.03, 24.19, 28.03),
-    "CP-NAS (Small)": (3.32, 12.89, 41.56, 50.24),
-    "CP-NAS (Medium)": (4.85, 18.30, 27.93, 35.39),
-    "CP-NAS (Large)": (11.51, 38.67, 12.01, 16.75),
-}
 
 
 def layer_costs(model):

@@ -19,6 +19,7 @@ CHILD_COLOUR, PARENT_COLOUR = "#e07b00", "#005b96"
 SAVE_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "cpnas_tf"}
 PIXELS_PER_INCH = 200
 _NAMED_CLASSES = 20
+NARROW_WIDTH = 4.2  # inches: on a phone, text of 8 points is still of 9 pixels
 
 
 def plot_search(rows, *, genotype=None):
@@ -46,21 +47,47 @@ def plot_search(rows, *, genotype=None):
     accuracy = figure.add_subplot(grid[0, 0])
     score, held = (figure.add_subplot(grid[row, 0], sharex=accuracy) for row in (1, 2))
     stages = _stage_spans(rows)
-    for who, colour, marker in (("parent", PARENT_COLOUR, "s"), ("child", CHILD_COLOUR, "o")):
-        percent = [100 * row[f"{who}_accuracy"] for row in rows]
-        _draw_points(accuracy, percent, stages, color=colour, marker=marker, label=who)
-    accuracy.set_ylabel("validation accuracy (%)")
+    _draw_accuracies(accuracy, rows, stages)
     _draw_points(score, [row["z"] for row in rows], stages, color=INK, marker="D")
     score.set_ylabel("score z (Eq. 1)")
     _draw_survival(held, search_log.survival(rows), stages)
     held.set_xlabel("architecture, in the order sampled")
     _style_panels(accuracy, score, held, stages=stages)
     _label_stages(accuracy, stages, operations=search_log.initial_operations(rows))
+    style = {"fontsize": 8, "va": "bottom", "ha": "right", "transform": accuracy.transAxes}
+    accuracy.text(-0.012, 1.02, "operations left", **style)
     if genotype is not None:
         _draw_result(figure.add_subplot(grid[2, 1]), genotype)
     noun = "architecture" if len(rows) == 1 else "architectures"
     _draw_heading(figure, f"Search, {len(rows)} {noun}", accuracy)
     return figure
+
+
+def plot_accuracies(rows):
+    """Draws the accuracies of child and parent over a search, narrow enough for a phone.
+
+    Args:
+        rows: as `search_log.read` gives them, at least one.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    figure = new_figure(3.3, width=NARROW_WIDTH)
+    axes = figure.add_axes((0.16, 0.24, 0.82, 0.69))
+    stages = _stage_spans(rows)
+    _draw_accuracies(axes, rows, stages)
+    axes.set_xlabel("architecture, in order; above: operations left")
+    _style_panels(axes, stages=stages)
+    _label_stages(axes, stages, operations=search_log.initial_operations(rows))
+    _draw_legend(figure, axes, loc="lower center")
+    return figure
+
+
+def _draw_accuracies(axes, rows, stages):
+    for who, colour, marker in (("parent", PARENT_COLOUR, "s"), ("child", CHILD_COLOUR, "o")):
+        percent = [100 * row[f"{who}_accuracy"] for row in rows]
+        _draw_points(axes, percent, stages, color=colour, marker=marker, label=who)
+    axes.set_ylabel("validation accuracy (%)")
 
 
 def _stage_spans(rows):
@@ -86,20 +113,22 @@ def _style_panels(*panels, stages):
 
 def _label_stages(axes, stages, *, operations):
     """Writes above each stage how many operations an edge has left in it."""
-    style = {"fontsize": 8, "va": "bottom"}
+    style = {"fontsize": 8, "va": "bottom", "ha": "center"}
     for stage, first, last in stages:
-        where = {"ha": "center", "transform": axes.get_xaxis_transform()}
-        axes.text((first + last) / 2, 1.02, str(operations - stage), **where, **style)
-    axes.text(-0.012, 1.02, "operations left", ha="right", transform=axes.transAxes, **style)
+        middle, where = (first + last) / 2, axes.get_xaxis_transform()
+        axes.text(middle, 1.02, str(operations - stage), transform=where, **style)
 
 
 def _draw_heading(figure, title, axes):
+    figure.text(0.015, 0.975, title, fontsize=12, weight="bold", color=INK, va="center")
+    _draw_legend(figure, axes, loc="center right", bbox_to_anchor=(0.985, 0.975))
+
+
+def _draw_legend(figure, axes, **where):
     from matplotlib.lines import Line2D
 
-    figure.text(0.015, 0.975, title, fontsize=12, weight="bold", color=INK, va="center")
     handles, _ = axes.get_legend_handles_labels()
     handles.append(Line2D([], [], color=INK, linewidth=1.5, label="mean of a stage"))
-    where = {"loc": "center right", "bbox_to_anchor": (0.985, 0.975)}
     figure.legend(handles=handles, ncols=len(handles), fontsize=9, frameon=False, **where)
 
 
@@ -245,6 +274,18 @@ def plot(output, *, genotype=None, rows=None):
         figures["search"] = plot_search(rows, genotype=genotype)
     if not figures:
         raise ValueError("nothing to draw: neither a genotype nor a search was given")
+    return save_all(output, figures)
+
+
+def save_all(output, figures):
+    """Writes figures, by name, into a folder that is made if missing; see `save`.
+
+    Returns:
+        The list of paths written.
+
+    Raises:
+        ValueError: if the folder cannot be written.
+    """
     try:
         os.makedirs(output, exist_ok=True)
         return [

@@ -10,6 +10,7 @@ import csv
 import io
 import itertools
 import math
+import statistics
 
 from cpnas_tf.genotypes import CHOICES, OPERATIONS
 from cpnas_tf.workdir import write_atomically
@@ -133,25 +134,82 @@ def initial_operations(rows):
     return first_round if first_round < len(rows) else len(OPERATIONS)
 
 
-def survival(rows):
-    """How many of the 28 edges still hold each operation, a stage of the search at a time.
+def by_stage(rows):
+    """The rows of each stage: `{stage: rows}`."""
+    return {
+        stage: list(group) for stage, group in itertools.groupby(rows, key=lambda row: row["stage"])
+    }
 
-    A round samples every remaining operation of every edge once (Algorithm 1), so a stage's counts
-    are known when its first round is complete.
+
+def held(rows):
+    """The operations that each edge still has, a stage of the search at a time.
+
+    A round samples every remaining operation of every edge once (Algorithm 1), so what a stage
+    starts with is known when its first round is complete.
 
     Args:
         rows: as `read` gives them.
 
     Returns:
-        `{stage: {operation: edges}}` for each stage that has a complete round.
+        `{stage: {choice: set of operations}}` for each stage that has a complete round.
     """
-    counts = {}
     operations = initial_operations(rows)
-    for stage, group in itertools.groupby(rows, key=lambda row: row["stage"]):
-        group = list(group)
-        if len(group) >= operations - stage:
-            held = [{row[name] for row in group} for name in CHOICES]
-            counts[stage] = {
-                operation: sum(operation in edge for edge in held) for operation in OPERATIONS
-            }
-    return counts
+    return {
+        stage: {name: {row[name] for row in group} for name in CHOICES}
+        for stage, group in by_stage(rows).items()
+        if len(group) >= operations - stage
+    }
+
+
+def survival(rows):
+    """How many of the 28 edges still hold each operation: `{stage: {operation: edges}}`.
+
+    Args:
+        rows: as `read` gives them; the stages are those of `held`.
+    """
+    return {
+        stage: {name: sum(name in left for left in edges.values()) for name in OPERATIONS}
+        for stage, edges in held(rows).items()
+    }
+
+
+def lifetimes(rows):
+    """How many stages each edge was known to have each operation: `{choice: {operation: stages}}`.
+
+    Args:
+        rows: as `read` gives them; the stages are those of `held`.
+    """
+    stages = held(rows).values()
+    return {
+        choice: {name: sum(name in edges[choice] for edges in stages) for name in OPERATIONS}
+        for choice in CHOICES
+    }
+
+
+def mean_scores(rows):
+    """The mean z of each operation, over all edges and architectures of a stage that sampled it.
+
+    Args:
+        rows: as `read` gives them.
+
+    Returns:
+        `{stage: {operation: z}}`; an operation that no edge has any more is left out.
+    """
+    scores = {}
+    for row in rows:
+        stage = scores.setdefault(row["stage"], {})
+        for choice in CHOICES:
+            stage.setdefault(row[choice], []).append(row["z"])
+    return {
+        stage: {name: statistics.fmean(values) for name, values in names.items()}
+        for stage, names in scores.items()
+    }
+
+
+def totals(rows):
+    """What some rows come to: `architectures`, the means of both accuracies, and all `seconds`."""
+    return {
+        "architectures": len(rows),
+        **{name: statistics.fmean(row[name] for row in rows) for name in SCORES[:2]},
+        "seconds": sum(row["seconds"] for row in rows),
+    }

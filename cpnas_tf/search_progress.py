@@ -1,10 +1,10 @@
 """What a user sees of a search: its plan, a line an architecture, a summary. No TensorFlow."""
 
 import datetime
-import itertools
-import statistics
 import sys
 import time
+
+from cpnas_tf import search_log
 
 
 class Progress:
@@ -124,16 +124,12 @@ def summary(rows):
     """
     lines = [f"{'stage':>5} {'architectures':>14} {'child':>8} {'parent':>8} {'time':>16}"]
 
-    def add(name, group):
-        child, parent = (
-            statistics.fmean(row[f"{who}_accuracy"] for row in group) for who in ("child", "parent")
+    for name, group in [*search_log.by_stage(rows).items(), ("total", rows)]:
+        found = search_log.totals(group)
+        lines.append(
+            f"{name:>5} {found['architectures']:>14} {found['child_accuracy']:>8.2%} "
+            f"{found['parent_accuracy']:>8.2%} {duration(found['seconds']):>16}"
         )
-        seconds = duration(sum(row["seconds"] for row in group))
-        lines.append(f"{name:>5} {len(group):>14} {child:>8.2%} {parent:>8.2%} {seconds:>16}")
-
-    for stage, group in itertools.groupby(rows, key=lambda row: row["stage"]):
-        add(stage, list(group))
-    add("total", rows)
     return "\n".join(lines)
 
 

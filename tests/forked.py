@@ -20,7 +20,7 @@ MODULES = (
     "export",
     "networks",
     "pc_darts",
-    "plotting",
+    "report",
     "search",
     "training",
 )

@@ -2,67 +2,66 @@ import math
 
 import numpy as np
 import pytest
+from fake_ablation import ACCURACIES, genotype, runs_of, search, searches_of, write
 from scipy import stats
 
 from cpnas_tf.ablation_table import (
+    count_unfinished,
     genotype_score,
     interval,
     make_table,
     paired_p_value,
     rank_correlation,
+    read,
     run_rows,
+    samples,
     text,
 )
 from cpnas_tf.genotypes import CHOICES
 
-ACCURACIES = {  # [search seed, training seed]
-    ("cpnas", 2.0): [[0.90, 0.92], [0.93, 0.95], [0.91, 0.91]],
-    ("random", None): [[0.90, 0.88], [0.91, 0.91], [0.85, 0.89]],
-}
-
-
-def genotype(name):
-    return {"normal": [name] * 14, "reduce": [name] * 14}
-
-
-def search(method, beta, seed, *, name="none", scores=None):
-    return {
-        "method": method,
-        "beta": beta,
-        "search_seed": seed,
-        "genotype": genotype(name),
-        "scores": scores,
-        "seconds": 10.0,
-        "images": 1000,
-    }
-
-
-def run(method, beta, search_seed, training_seed, accuracy):
-    return {
-        "method": method,
-        "beta": beta,
-        "search_seed": search_seed,
-        "training_seed": training_seed,
-        "accuracy": accuracy,
-        "loss": 0.5,
-        "seconds": 1.0,
-        "images": 100,
-    }
-
 
 @pytest.fixture
 def searches():
-    return [search(*key, seed) for key, values in ACCURACIES.items() for seed in range(len(values))]
+    return searches_of(ACCURACIES)
 
 
 @pytest.fixture
 def runs():
-    return [
-        run(*key, search_seed, training_seed, accuracy)
-        for key, values in ACCURACIES.items()
-        for search_seed, row in enumerate(values)
-        for training_seed, accuracy in enumerate(row)
-    ]
+    return runs_of(ACCURACIES)
+
+
+class TestRead:
+    def test_what_was_written(self, tmp_path, searches, runs):
+        assert read(write(tmp_path, searches, runs)) == (searches, runs)
+
+    def test_nothing(self, tmp_path):
+        assert read(tmp_path / "missing") == ([], [])
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("searches/000/search.json", "{", "cannot read"),
+            ("searches/000/search.json", "[]", "it has no method"),
+            ("runs/000/run.json", '{"method": "cpnas"}', "it has no beta"),
+            ("runs/000/run.json", '{"method": 7}', "method is 7"),
+        ],
+    )
+    def test_a_broken_file_is_named(self, tmp_path, searches, runs, name, content, message):
+        (write(tmp_path, searches, runs) / name).write_text(content)
+        with pytest.raises(ValueError, match=message) as raised:
+            read(tmp_path)
+        assert str(tmp_path / name) in str(raised.value)
+
+    def test_a_run_needs_its_search(self, tmp_path, searches, runs):
+        with pytest.raises(ValueError, match=r"the search of .*/runs/000/run.json is not in .*"):
+            read(write(tmp_path, searches[3:], runs))
+
+    def test_what_is_not_finished_is_counted(self, tmp_path, searches, runs):
+        write(tmp_path, searches, runs)
+        assert count_unfinished(tmp_path) == 0
+        for name in ("searches/more", "runs/more", "runs/other"):
+            (tmp_path / name).mkdir()
+        assert count_unfinished(tmp_path) == 3
 
 
 class TestInterval:
@@ -113,6 +112,13 @@ class TestTable:
         assert cpnas["relative_improvement"] == pytest.approx(improvement)
         for name in ("difference", "p_value", "relative_improvement", "kendall_tau"):
             assert chance[name] is None
+
+    def test_samples_are_in_the_order_of_the_rows(self, searches, runs):
+        found = samples(runs[::-1])
+        rows = make_table(searches, runs)
+        assert list(found) == [(row["method"], row["beta"]) for row in rows]
+        for key, values in ACCURACIES.items():
+            assert found[key] == pytest.approx(dict(enumerate(np.mean(values, axis=1))))
 
     def test_a_search_is_paid_once(self, searches, runs):
         for row in make_table(searches, runs):

@@ -28,6 +28,7 @@ import pytest
 import small_imagenet
 import tensorflow as tf
 from forked import ROOT
+from pages import Page
 
 from cpnas_tf import cli, reference_networks, training_log
 from cpnas_tf.genotypes import CHOICES, Genotype
@@ -43,6 +44,7 @@ OPTIONS = {
     "plot": {"workdir", "genotype", "output", "overwrite"},
     "profile": {"genotype", "config", "precision", "model", "json", "csv", "overwrite"},
     "ablate": {"config", "workdir", "data_dir", "overwrite"},
+    "report": {"workdir", "output", "train", "data_dir", "overwrite"},
     "quickstart": {"folder"},
 }
 REQUIRED = {
@@ -53,6 +55,7 @@ REQUIRED = {
     "plot": ("workdir", "output"),
     "profile": (),
     "ablate": ("config", "workdir"),
+    "report": ("workdir", "output"),
     "quickstart": ("folder",),
 }
 KEPT = ("skip_connect", "max_pool_3x3", "avg_pool_3x3")
@@ -283,6 +286,18 @@ class TestResults:
         assert set(printed) == expected
         assert all(map(os.path.isfile, printed))
 
+    def test_report(self, runs, tmp_path):
+        output = tmp_path / "report.html"
+        arguments = (f"--workdir={runs}/search", f"--output={output}", f"--train={runs}/train")
+        assert succeed(forked.run("report", *arguments)) == f"{output}\n"
+        page = Page(output.read_bytes())
+        accuracy = read_json(runs / "train" / "metrics.json")["val_accuracy"]
+        row = page.tables["Test error on CIFAR-10 (Table 1), costs (Table 3)"][1]
+        assert row[:2] == ["here: train, child on digits", f"{100 - 100 * accuracy:.2f}"]
+        genotype = f"--genotype={runs}/search/genotype.json"
+        profile = json.loads(succeed(forked.run("profile", *TRAIN, genotype, "--json")))
+        assert row[4] == f"{profile['memory_mbit']:.2f}"
+
     def test_quickstart(self, runs, tmp_path):
         folder = tmp_path / "quickstart"
         line = refusal("quickstart", f"--folder={folder}")
@@ -359,6 +374,19 @@ class TestAblate:
         done = [set(re.findall("(.*): test accuracy", text)) for text in printed]
         assert (len(done[0]), len(done[1] | done[2])) == (0, 2)
         assert self.tables(tmp_path) == self.tables(ablation)
+
+    def test_it_is_drawn_and_reported(self, ablation, tmp_path):
+        outputs = [f"--output={tmp_path}/{name}" for name in ("plots", "report.html")]
+        printed = succeed(forked.run("plot", f"--workdir={ablation}", outputs[0])).split()
+        assert printed == [f"{tmp_path}/plots/methods.{kind}" for kind in ("png", "svg")]
+        succeed(forked.run("report", f"--workdir={ablation}", outputs[1]))
+        page = Page((tmp_path / "report.html").read_bytes())
+        accuracies = {
+            row["method"]: row["test_accuracy"] for row in read_csv(ablation / "runs.csv")
+        }
+        table = page.tables["Test accuracy over n searches, each the mean of its trainings"]
+        for method, row in zip(("cpnas", "random"), table[1:], strict=True):
+            assert row[3] == f"{100 * float(accuracies[method]):.2f} ± –"
 
     def test_a_finished_one_is_extended_by_another_grid(self, ablation, tmp_path, data_dir):
         folder = shutil.copytree(ablation, tmp_path / "extended")
@@ -692,6 +720,7 @@ class TestOverwrite:
             ("evaluate", ["--workdir={runs}/train"]),
             ("export", ["--workdir={runs}/train", "--output={runs}/export"]),
             ("plot", ["--workdir={runs}/search", "--output={runs}/plots"]),
+            ("report", ["--workdir={runs}/search", "--output={runs}/search/search.csv"]),
         ],
     )
     def test_a_finished_result_is_kept_without_it(self, runs, name, arguments):
@@ -1302,6 +1331,17 @@ class TestWorkdirs:
         arguments = (f"--workdir={path}", f"--output={tmp_path}/output")
         check_refused(tmp_path, "plot", *arguments, value=f"not found: {path}/search.csv")
 
+    @pytest.mark.parametrize("workdir", ["missing", "{runs}/train", "{runs}/search/search.csv"])
+    def test_report_of_no_search(self, runs, tmp_path, workdir):
+        path = tmp_path / workdir.format(runs=runs)
+        arguments = (f"--workdir={path}", f"--output={tmp_path}/report.html")
+        check_refused(tmp_path, "report", *arguments, value=f"nothing to report in {path}")
+
+    def test_report_of_no_training(self, runs, tmp_path):
+        arguments = (f"--workdir={runs}/search", f"--output={tmp_path}/report.html")
+        value = f"{runs}/search holds no finished training"
+        check_refused(tmp_path, "report", *arguments, f"--train={runs}/search", value=value)
+
     def test_plot_of_a_broken_search(self, copy_of, tmp_path):
         workdir = copy_of("search")
         os.truncate(workdir / "search.csv", 1000)
@@ -1317,6 +1357,12 @@ class TestOutputs:
         (tmp_path / "file").write_text("mine")
         path = tmp_path / output
         check_refused(tmp_path, name, f"--workdir={workdir}", f"--output={path}", value=str(path))
+
+    @pytest.mark.parametrize("output", ["folder", "missing/file", "/proc/below"])
+    def test_not_a_file(self, runs, tmp_path, output):
+        (tmp_path / "folder").mkdir()
+        arguments = (f"--workdir={runs}/search", f"--output={tmp_path / output}", "--overwrite")
+        check_refused(tmp_path, "report", *arguments, value=str(tmp_path / output))
 
     @pytest.mark.parametrize("more", [[], ["--overwrite"]])
     def test_export_keeps_what_is_not_its_own(self, runs, tmp_path, more):

@@ -18,6 +18,7 @@ MODULES = sorted((ROOT / "cpnas_tf").glob("*.py"))
 ORDER = [
     "workdir",
     "genotypes",
+    "paper_tables",
     "search_log",
     "search_progress",
     "search_state",
@@ -26,6 +27,11 @@ ORDER = [
     "plotting",
     "oracle",
     "ablation_table",
+    "ablation_drawing",
+    "markup",
+    "search_report",
+    "ablation_report",
+    "report",
     "ablation",
     "devices",
     "operations",
@@ -57,7 +63,10 @@ ORDER = [
     "export",
     "cli",
 ]
-STDLIB_ONLY = ("__init__", "workdir", "genotypes", "search_log", "search_progress", "training_log")
+STDLIB_ONLY = (
+    *("__init__", "workdir", "genotypes", "paper_tables"),
+    *("search_log", "search_progress", "training_log"),
+)
 LAZY = {"matplotlib", "larq_compute_engine", "tensorboard"}
 
 

@@ -131,6 +131,22 @@ def test_search_figure_has_no_overlaps_however_far_the_search_got(rounds, stop):
     assert accuracy.get_xlim()[1] >= stop
 
 
+@pytest.mark.parametrize(("rounds", "stop"), [(1, 1), (1, 9), (1, 35), (3, 25), (3, 105)])
+def test_accuracies_alone_fit_a_phone_however_far_the_search_got(rounds, stop):
+    rows = run_search(rounds=rounds)[0][:stop]
+    figure = drawn(plotting.plot_accuracies(rows))
+    (axes,) = figure.axes
+    points = {line.get_label(): line.get_ydata() for line in axes.lines}
+    for who in ("child", "parent"):
+        np.testing.assert_allclose(points[who], [100 * row[f"{who}_accuracy"] for row in rows])
+    boxes = [text.get_window_extent().extents for text in [*axes.texts, *figure.legends[0].texts]]
+    boxes += [label.get_window_extent().extents for label in (axes.xaxis.label, axes.yaxis.label)]
+    page = figure.bbox.extents
+    assert not any(meet(*pair) for pair in itertools.combinations(boxes, 2))
+    assert all(page[i] <= box[i] and box[i + 2] <= page[i + 2] for box in boxes for i in (0, 1))
+    assert smallest_font(figure) * 358 / (72 * figure.get_figwidth()) >= 9, "pixels on a phone"
+
+
 def test_search_figure_marks_what_is_not_known_yet():
     rows, _, _ = run_search(rounds=1)
     held = plotting.plot_search(rows[:10]).axes[2]

@@ -122,3 +122,39 @@ def test_survival_of_a_search_over_fewer_operations():
     counts = search_log.survival(rows)
     assert [sum(stage.values()) for stage in counts.values()] == [28 * 3, 28 * 2]
     assert counts[0]["dil_conv_5x5"] == 0
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_lifetimes_end_with_the_stage_that_drops_an_operation(rounds):
+    rows, history, genotype = run_search(rounds=rounds)
+    lifetimes = search_log.lifetimes(rows)
+    for choice, kept in zip(CHOICES, genotype.choices, strict=True):
+        for name in OPERATIONS:
+            stages = sum(name in edges[choice] for edges in history)
+            assert lifetimes[choice][name] == stages
+        assert sorted(lifetimes[choice].values()) == [1, 2, 3, 4, 5, 6, 7, 7]
+        assert lifetimes[choice][kept] == 7
+
+
+def test_mean_scores_are_over_all_edges_of_a_stage():
+    rows, history, _ = run_search(rounds=2)
+    scores = search_log.mean_scores(rows)
+    for stage, edges in enumerate(history):
+        assert set(scores[stage]) == set().union(*edges.values())
+    sampled = [
+        row["z"] for row in rows for name in CHOICES if (row["stage"], row[name]) == (2, "none")
+    ]
+    assert scores[2]["none"] == pytest.approx(sum(sampled) / len(sampled))
+
+
+def test_totals():
+    rows, _, _ = run_search(rounds=1)
+    stages = search_log.by_stage(rows)
+    assert [search_log.totals(group)["architectures"] for group in stages.values()] == [
+        *(8, 7, 6, 5, 4, 3, 2)
+    ]
+    assert [row for group in stages.values() for row in group] == rows
+    found = search_log.totals(rows[:2])
+    assert found["seconds"] == 3.0
+    for name in ("child_accuracy", "parent_accuracy"):
+        assert found[name] == pytest.approx((rows[0][name] + rows[1][name]) / 2)

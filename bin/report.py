@@ -1,0 +1,61 @@
+"""Makes the report of a search or of an ablation: one HTML file that needs nothing else.
+
+python bin/report.py --workdir=DIR --output=FILE.html
+
+The workdir is one of bin/search.py or bin/ablate.py, finished or not. --train=DIR, once or more,
+shows networks of bin/train.py beside the paper's; their test images are read for that.
+"""
+
+import os
+
+from absl import flags
+
+from cpnas_tf import cli
+
+FLAGS = flags.FLAGS
+cli.define_path("workdir", "Workdir of a bin/search.py or bin/ablate.py.")
+cli.define_path("output", "File for the report.")
+flags.DEFINE_multi_string("train", [], "Workdir of a finished bin/train.py; may be repeated.")
+cli.define_data_dir()
+cli.define_overwrite()
+flags.adopt_module_key_flags(cli)
+
+
+def main():
+    """Writes the report and prints its name."""
+    from cpnas_tf.report import make_report
+    from cpnas_tf.workdir import write_atomically
+
+    if os.path.exists(FLAGS.output) and not FLAGS.overwrite:
+        raise ValueError(f"{FLAGS.output} exists: replace it with --overwrite")
+    if FLAGS.train:
+        cli.load_tensorflow()
+    report = make_report(FLAGS.workdir, trained=[_describe(folder) for folder in FLAGS.train])
+    try:
+        write_atomically(FLAGS.output, report)
+    except OSError as error:
+        raise ValueError(f"cannot write {FLAGS.output}: {error.strerror}") from None
+    print(FLAGS.output)
+
+
+def _describe(folder):
+    """What the report shows of a trained network."""
+    from cpnas_tf import costs, training
+    from cpnas_tf.genotypes import Genotype
+    from cpnas_tf.workdir import read_json
+
+    model, _, run = training.load_trained(folder, data_dir=FLAGS.data_dir)
+    metrics = read_json(os.path.join(folder, "metrics.json"))
+    return {
+        "name": os.path.basename(os.path.abspath(folder)),
+        "precision": run["precision"],
+        "data": run["config"]["data"]["name"],
+        "genotype": run["genotype"] and Genotype(**run["genotype"]),
+        "accuracy": metrics["val_accuracy"],
+        "seconds": metrics["seconds"],
+        **costs.profile(model),
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)
