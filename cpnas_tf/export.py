@@ -1,8 +1,6 @@
 """A trained network as a folder to ship: SavedModel, flatbuffer, sizes and model card; checked."""
 
-import contextlib
 import os
-import shutil
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +9,7 @@ from cpnas_tf import flatbuffer, serving
 from cpnas_tf.augmentation import normalize
 from cpnas_tf.costs import layer_costs, total
 from cpnas_tf.model_card import write_model_card
-from cpnas_tf.workdir import first_line, write_atomically, write_json
+from cpnas_tf.workdir import first_line, replaced, write_atomically, write_json
 
 TOLERANCE = 1e-4
 # Decision: a flatbuffer may predict otherwise than Keras for 10% of the images, if it is within the
@@ -52,22 +50,17 @@ def export(model, images, *, directory, workdir=None, overwrite=False):
     """
     directory = os.fspath(directory).rstrip("/")
     check_output(directory, overwrite=overwrite)
-    partial = f"{directory}.{os.getpid()}.partial"
-    try:
-        os.makedirs(partial)
+    with replaced(directory) as new:
         expected = np.concatenate(
             [model(normalize(batch), training=False) for batch in _batches(images.images)]
         )
         summary = {
             "memory_mbit": total(layer_costs(model))["bits"] / 1e6,
-            **_write_saved_model(os.path.join(partial, "saved_model"), model, images, expected),
-            **_write_flatbuffer(os.path.join(partial, "model.tflite"), model, images, expected),
+            **_write_saved_model(os.path.join(new, "saved_model"), model, images, expected),
+            **_write_flatbuffer(os.path.join(new, "model.tflite"), model, images, expected),
         }
-        write_json(os.path.join(partial, "export.json"), summary)
-        write_model_card(partial, summary, images, workdir=workdir)
-        _replace(directory, partial)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        write_json(os.path.join(new, "export.json"), summary)
+        write_model_card(new, summary, images, workdir=workdir)
     return summary
 
 
@@ -79,14 +72,6 @@ def check_output(directory, *, overwrite=False):
         raise ValueError(f"{directory} is there and is no export: choose another --output")
     if not overwrite:
         raise ValueError(f"{directory} holds an export: replace it with --overwrite")
-
-
-def _replace(directory, partial):
-    old = f"{directory}.{os.getpid()}.old"
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(directory, old)
-    os.rename(partial, directory)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _batches(images):
