@@ -42,12 +42,11 @@ def write_atomically(path, data):
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException as error:
+    except OSError as error:  # names the partial file, which nobody asked for
+        raise OSError(error.errno, error.strerror, path) from None
+    finally:
         with contextlib.suppress(OSError):
             os.unlink(partial)
-        if isinstance(error, OSError):
-            error.filename, error.filename2 = path, None  # not the partial file: who asked for it?
-        raise
 
 
 @contextlib.contextmanager

@@ -210,9 +210,9 @@ class TestExport:
         assert files(small_export) == before
         assert os.listdir(small_export.parent) == ["out"]
 
-    def test_a_folder_below_a_file_is_an_error_of_the_system(self, tmp_path):
+    def test_a_folder_below_a_file_is_refused(self, tmp_path):
         (tmp_path / "file").write_text("mine")
-        with pytest.raises(NotADirectoryError):
+        with pytest.raises(ValueError, match=f"^{tmp_path}/file/out.* lies in a file"):
             export.export(small_model(), IMAGES, directory=tmp_path / "file" / "out")
 
     def test_makes_the_folders_above_and_takes_text_and_paths(self, tmp_path):

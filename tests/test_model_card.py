@@ -49,6 +49,15 @@ class TestModelCard:
         (workdir / "evaluation.json").write_text(json.dumps(evaluation))
         assert "87.50% of 360 images" in written(tmp_path, workdir=str(workdir))
 
+    def test_of_a_reference_network(self, tmp_path, workdir):
+        run = json.loads((workdir / "config.json").read_text())
+        run |= {"genotype": None, "model": "wrn22_1bit"}
+        (workdir / "config.json").write_text(json.dumps(run))
+        text = written(tmp_path, workdir=str(workdir))
+        assert "`wrn22_1bit`: 1-bit weights and activations" in text
+        assert "genotype" not in text
+        assert not (tmp_path / "genotype.png").exists()
+
     def test_says_sizes_and_what_was_checked(self, tmp_path):
         text = written(tmp_path)
         for part in ("3.32 Mbit", "414,524 bytes", "200,000", "714,524", "900,000"):
