@@ -11,9 +11,9 @@ logits:
 - tflite: TensorFlow's converter on `plain`, run with its XNNPACK kernels;
 - lce: `flatbuffer.convert`, Larq Compute Engine's operators, for the child only.
 
-Latency is of a batch of 1, throughput of a batch of 64, both medians of --repeats calls. All formats
-take turns, so that what else the machine does meets all. The process is pinned to --threads cores
-and every runtime to as many threads. LCE takes one image at a time: a batch is a loop there.
+Latency is of a batch of 1, throughput of a batch of 64, both medians of --repeats calls. All
+formats take turns, so that what else the machine does meets all. The process is pinned to --threads
+cores and every runtime to as many threads. LCE takes one image at a time: a batch is a loop there.
 
 LCE's fast kernels are for Arm. On x86 it runs portable reference code, so that its times say
 nothing of a phone; its sizes and predictions are the same everywhere.
@@ -166,7 +166,8 @@ def main(_):
     formats = {}
     with tempfile.TemporaryDirectory() as folder:
         for network in ("child", "parent"):
-            model, test, run = training.load_trained(getattr(FLAGS, network), data_dir=FLAGS.data_dir)
+            folder_of_training = getattr(FLAGS, network)
+            model, test, run = training.load_trained(folder_of_training, data_dir=FLAGS.data_dir)
             if run["precision"] != network:
                 raise app.UsageError(f"--{network} is the workdir of a {run['precision']}")
             images = test.take(np.arange(min(FLAGS.images, len(test))))
@@ -188,10 +189,10 @@ def main(_):
                 formats.items(), single, batch, strict=True
             )
         ]
-    print(f"{'network':8}{'format':8}{'bytes':>12}{'accuracy':>10}{'ms, 1':>10}{'images/s, 64':>14}")
+    print(f"{'network':8}{'format':8}{'bytes':>12}{'accuracy':>10}{'ms, 1':>9}{'images/s, 64':>14}")
     for row in rows:
         print("{network:8}{format:8}{bytes:12,}{accuracy:10.2%}".format(**row), end="")
-        print("{latency_ms:10.2f}{images_per_second:14.1f}".format(**row))
+        print("{latency_ms:9.2f}{images_per_second:14.1f}".format(**row))
     print("lce on x86 is portable reference code: its fast kernels are for Arm")
     settings = {name: FLAGS[name].value for name in ("images", "repeats", "threads")}
     os.makedirs(FLAGS.output, exist_ok=True)

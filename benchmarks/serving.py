@@ -2,12 +2,12 @@
 
 python benchmarks/serving.py --url=http://localhost:8080/v1/models/NAME:predict [--seconds=60]
 
-Sends CIFAR-10's test images as JPEG files (`b64`, one a request) to the signature `serve_bytes` of a
-server that speaks TensorFlow Serving's REST form, such as kserve_server.py, from --clients threads
-with a connection each. Every 20th request of a client is malformed, each kind in turn; its answer
-must have a code from 400 to 499 and say what is wrong. Every other one must have code 200 and the
-prediction that the same file had in the first request of all; that is what the next request after a
-malformed one shows, too. Anything else ends the run with an error.
+Sends CIFAR-10's test images as JPEG files (`b64`, one a request) to the signature `serve_bytes` of
+a server that speaks TensorFlow Serving's REST form, such as kserve_server.py, from --clients
+threads with a connection each. Every 20th request of a client is malformed, each kind in turn; its
+answer must have a code from 400 to 499 and say what is wrong. Every other one must have code 200
+and the prediction that the same file had in the first request of all, also right after a malformed
+one. Anything else ends the run with an error.
 
 Prints a table of the latency's percentiles and, as the last line, one JSON object: `requests`,
 `malformed`, `errors` (unexpected answers, always 0 in a run that ends well), `requests_per_second`,
