@@ -65,6 +65,7 @@ def pin(threads):
 
 def make_formats(model, class_names, folder):
     """Writes all formats; returns the function that runs each and the path of what it takes."""
+    os.mkdir(folder)
     paths = {name: os.path.join(folder, name) for name in MARKERS}
 
     @tf.function(
