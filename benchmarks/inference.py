@@ -20,7 +20,8 @@ nothing of a phone; its sizes and predictions are the same everywhere.
 
 Writes inference.json and a plot of accuracy against size into --output. The last line is one JSON
 object: a list of rows, `network`, `format`, `bytes`, `accuracy` on the first --images test images,
-`latency_ms`, `images_per_second`; and the settings.
+`changed`, how many of those it predicts otherwise than `keras`, `latency_ms`, `images_per_second`;
+and the settings.
 """
 
 import functools
@@ -126,11 +127,10 @@ def size_on_disk(path):
     return sum(size_on_disk(os.path.join(path, name)) for name in os.listdir(path))
 
 
-def accuracy(run, images):
-    """The share of images that a format predicts right."""
+def predict(run, images):
+    """The class that a format predicts for each image."""
     parts = range(0, len(images), BATCH)
-    logits = np.concatenate([run(images.images[first : first + BATCH]) for first in parts])
-    return float((logits.argmax(axis=1) == images.labels).mean())
+    return np.concatenate([run(images[first : first + BATCH]).argmax(axis=1) for first in parts])
 
 
 def median_seconds(runs, images, repeats):
@@ -153,12 +153,44 @@ def plot(rows):
         style = {"marker": MARKERS[row["format"]], "color": colours[row["network"]]}
         label = f"{row['network']}, {row['format']}"
         axes.plot(row["bytes"] / 1e3, 100 * row["accuracy"], linewidth=0, label=label, **style)
-    axes.set_xscale("log")
+    axes.set_xscale("log", subs=(2, 5))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter("{x:,.0f}")
     axes.set_xlabel("size in kB")
     axes.set_ylabel(f"accuracy on {FLAGS.images} test images (%)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="center right", fontsize=9, frameon=False)
     return figure
+
+
+def measure(formats, images):
+    """The rows of a table, one a network and format."""
+    runs = [run for run, _ in formats.values()]
+    latencies = median_seconds(runs, images.images[:1], FLAGS.repeats)
+    batches = median_seconds(runs, images.images[:BATCH], FLAGS.repeats)
+    classes = {key: predict(run, images.images) for key, (run, _) in formats.items()}
+    return [
+        {
+            "network": network,
+            "format": name,
+            "bytes": size_on_disk(formats[network, name][1]),
+            "accuracy": float((classes[network, name] == images.labels).mean()),
+            "changed": int((classes[network, name] != classes[network, "keras"]).sum()),
+            "latency_ms": round(1e3 * latency, 3),
+            "images_per_second": round(BATCH / seconds, 1),
+        }
+        for (network, name), latency, seconds in zip(formats, latencies, batches, strict=True)
+    ]
+
+
+def print_table(rows):
+    """Prints the rows, and what they do not show."""
+    print(f"{'network':8}{'format':8}{'bytes':>12}{'accuracy':>10}{'changed':>9}", end="")
+    print(f"{'ms, 1':>10}{'images/s, 64':>14}")
+    for row in rows:
+        print("{network:8}{format:8}{bytes:12,}{accuracy:10.2%}{changed:9}".format(**row), end="")
+        print("{latency_ms:10.2f}{images_per_second:14.1f}".format(**row))
+    print("lce on x86 is portable reference code: its fast kernels are for Arm")
 
 
 def main(_):
@@ -167,34 +199,14 @@ def main(_):
     formats = {}
     with tempfile.TemporaryDirectory() as folder:
         for network in ("child", "parent"):
-            folder_of_training = getattr(FLAGS, network)
-            model, test, run = training.load_trained(folder_of_training, data_dir=FLAGS.data_dir)
+            directory = getattr(FLAGS, network)
+            model, test, run = training.load_trained(directory, data_dir=FLAGS.data_dir)
             if run["precision"] != network:
                 raise app.UsageError(f"--{network} is the workdir of a {run['precision']}")
-            images = test.take(np.arange(min(FLAGS.images, len(test))))
             made = make_formats(model, test.class_names, os.path.join(folder, network))
             formats |= {(network, name): what for name, what in made.items()}
-        runs = [run for run, _ in formats.values()]
-        single = median_seconds(runs, images.images[:1], FLAGS.repeats)
-        batch = median_seconds(runs, images.images[:BATCH], FLAGS.repeats)
-        rows = [
-            {
-                "network": network,
-                "format": name,
-                "bytes": size_on_disk(path),
-                "accuracy": accuracy(run, images),
-                "latency_ms": round(1e3 * latency, 3),
-                "images_per_second": round(BATCH / seconds, 1),
-            }
-            for ((network, name), (run, path)), latency, seconds in zip(
-                formats.items(), single, batch, strict=True
-            )
-        ]
-    print(f"{'network':8}{'format':8}{'bytes':>12}{'accuracy':>10}{'ms, 1':>9}{'images/s, 64':>14}")
-    for row in rows:
-        print("{network:8}{format:8}{bytes:12,}{accuracy:10.2%}".format(**row), end="")
-        print("{latency_ms:9.2f}{images_per_second:14.1f}".format(**row))
-    print("lce on x86 is portable reference code: its fast kernels are for Arm")
+        rows = measure(formats, test.take(np.arange(min(FLAGS.images, len(test)))))
+    print_table(rows)
     settings = {name: FLAGS[name].value for name in ("images", "repeats", "threads")}
     os.makedirs(FLAGS.output, exist_ok=True)
     workdir.write_json(os.path.join(FLAGS.output, "inference.json"), {"rows": rows, **settings})

@@ -123,7 +123,7 @@ def _write_flatbuffer(path, model, images, expected):
     images, expected = images.images[:FLATBUFFER_IMAGES], expected[:FLATBUFFER_IMAGES]
     logits = flatbuffer.predict(content, images)
     result = _differences(logits, expected)
-    decided = _nearest_to_zero(model, images) > ROUNDING
+    decided = nearest_to_zero(model, images) > ROUNDING
     result["images_decided"] = int(decided.sum())
     equal = np.abs(logits - expected).max(axis=1) <= TOLERANCE
     equal &= logits.argmax(axis=1) == expected.argmax(axis=1)
@@ -140,7 +140,7 @@ def _write_flatbuffer(path, model, images, expected):
     }
 
 
-def _nearest_to_zero(model, images):
+def nearest_to_zero(model, images):
     """How near to 0 the numbers come of which Keras takes the signs, for each image.
 
     Args:

@@ -149,7 +149,7 @@ class TestExport:
 
         monkeypatch.setattr(flatbuffer, "predict", change)
         nearest = np.repeat([export.ROUNDING / 2, export.ROUNDING * 2], [changed, 40 - changed])
-        monkeypatch.setattr(export, "_nearest_to_zero", lambda *args: nearest)
+        monkeypatch.setattr(export, "nearest_to_zero", lambda *args: nearest)
         error = pytest.raises(ValueError, match=" 0 of 35 images .* and in 5 of 40 predictions")
         with error if refused else contextlib.nullcontext():
             summary = export.export(small_model(), IMAGES, directory=tmp_path / "out")
@@ -163,9 +163,9 @@ class TestExport:
         logits = tf.keras.layers.GlobalAveragePooling2D()(tf.keras.layers.add(y))
         sizes = np.abs(normalized(IMAGES)).reshape(40, -1)
         expected = sizes.min(axis=1) / np.sqrt(np.mean(sizes**2))
-        nearest = export._nearest_to_zero(tf.keras.Model(x, logits), IMAGES.images)
+        nearest = export.nearest_to_zero(tf.keras.Model(x, logits), IMAGES.images)
         np.testing.assert_allclose(nearest, expected, rtol=1e-5)
-        assert set(export._nearest_to_zero(small_model(), IMAGES.images)) == {math.inf}
+        assert set(export.nearest_to_zero(small_model(), IMAGES.images)) == {math.inf}
 
     def test_of_a_flatbuffer_the_first_images_are_checked(self, tmp_path, monkeypatch):
         monkeypatch.setattr(export, "FLATBUFFER_IMAGES", 7)
