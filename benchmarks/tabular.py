@@ -41,6 +41,10 @@ import tempfile
 import time
 from typing import NamedTuple
 
+import cpnas_tf  # noqa: F401  (before keras-tuner and its TensorFlow: Keras 2)
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 import numpy as np
 from absl import flags
 from keras_tuner.engine.base_tuner import BaseTuner
@@ -55,7 +59,7 @@ flags.DEFINE_integer("rounds", 3, "T of Algorithm 1.", lower_bound=1)
 
 TABLE = os.path.join(os.path.dirname(os.path.realpath(__file__)), "tabular.csv")
 PRECISIONS = ("child", "parent")
-OPERATIONS = ("skip_connect", "max_pool_3x3", "sep_conv_3x3")
+OPERATIONS = ("none", "max_pool_3x3", "sep_conv_3x3")
 CHOICES = genotypes.CHOICES[len(genotypes.EDGES) :][:5]
 CELLS = tuple(itertools.product(OPERATIONS, repeat=len(CHOICES)))
 BETAS = (2.0, 0.0, -1.0, 0.33, 1.0, 3.0, 5.0)
@@ -98,7 +102,8 @@ def read_table(path):
             )
         }
         seeds = sorted({seed for *_, seed in trainings})
-        if len(trainings) != len(rows) or len(rows) != len(PRECISIONS) * len(CELLS) * len(seeds):
+        wanted = len(PRECISIONS) * len(CELLS) * max(len(seeds), 1)
+        if not len(trainings) == len(rows) == wanted:
             raise ValueError(
                 f"{len(rows)} trainings, of {len(CELLS)} cells with {len(seeds)} seeds"
             )
