@@ -17,20 +17,23 @@ search the networks share no weights: the first epoch is always from the initial
 
 Compared are
 
-- beta_P = 2 (cpnas), beta_P = 0 (bnas, the paper's baseline) and others;
-- random: a cell drawn at random, as in the paper; its regret is the mean over all cells;
+- cpnas, beta_P = 2, bnas, beta_P = 0 (the paper's baseline), and other beta_P;
 - best of n: of n cells drawn at random the one whose child is best after one epoch, n the number of
   trainings that a search of child and parent does;
-- noiseless: Algorithm 1 shown the final test accuracies, the regret that is left without noise.
+- random: a cell drawn at random, as in the paper; its regret is the mean over all cells;
+- noiseless: Algorithm 1 that sees the accuracies which the regret is of: its own part of it.
 
-tau is Kendall's rank correlation between z of one seed, as a search sees it, and the child's test
-accuracy, mean over the seeds. The last line is one JSON object with
+"best %" is how often the best cell is found, tau Kendall's rank correlation between z of one seed,
+as a search sees it, and the child's test accuracy, mean over the seeds; a second table has it for
+later epochs. The last line is one JSON object with
 
-- cells, seeds, load_seconds, replay_seconds (of a search);
-- regret_cpnas, regret_bnas, regret_random, regret_best_of_n, regret_noiseless: means, in accuracy;
-- tau_cpnas, tau_bnas, and tau_final of the parent's final accuracies with the child's;
-- best_accuracy, spread (standard deviation over the cells of the child's mean test accuracy) and
-  noise (standard deviation of one training around its cell's mean).
+- cells, seeds, load_seconds, replay_seconds (of all replays together);
+- regret_cpnas, regret_bnas, regret_random, regret_best_of_n, regret_noiseless and regret_beta_...:
+  means over the replays, as accuracies in [0, 1];
+- tau_cpnas and tau_bnas; tau_seeds of one training's test accuracy with another's of the same cell;
+  tau_parent of the parent's test accuracy with the child's;
+- best_accuracy, of the best cell; spread, the standard deviation over the cells, and noise, that of
+  one training around its cell's mean, of the child's test accuracy.
 """
 
 import csv
@@ -185,37 +188,48 @@ def regrets(table, found):
     return reached.max() - reached[found]
 
 
+def z_of(table, *, beta, epoch=1):
+    """The scores of Eq. 1 after some epochs of training, `[cells, seeds]`."""
+    accuracies = (table.validation[precision][:, :, epoch - 1] for precision in PRECISIONS)
+    return child_parent_score(*accuracies, beta)
+
+
 def compare(table, *, replays=100, rounds=3):
     """Replays each method.
 
     Returns:
-        A dict a method: `method`, `trainings` (that it has to do), `tau` of its scores, and
+        A dict a method: `method`, `trainings` (that it needs to choose), `tau` of its scores, and
         `regrets` of the cells that it found.
     """
     first = {precision: values[:, :, 0] for precision, values in table.validation.items()}
     reached = table.test["child"].mean(axis=1)
+    known = dict.fromkeys(PRECISIONS, reached[:, None])
     oracle = ChildParentOracle(rounds=rounds, operations=OPERATIONS)
     trainings = len(PRECISIONS) * oracle.architectures
 
-    def row(method, trainings, tau, found):
+    def row(method, trainings, scores, found):
+        tau = None if scores is None else kendall_tau(scores, reached)
         regret = regrets(table, list(found))
         return {"method": method, "trainings": trainings, "tau": tau, "regrets": regret}
 
     def replayed(scores, beta):
         return (search(scores, beta=beta, seed=seed, rounds=rounds) for seed in range(replays))
 
-    rows = []
-    for beta in BETAS:
-        z = child_parent_score(first["child"], first["parent"], beta)
-        method = {2.0: "cpnas", 0.0: "bnas"}.get(beta, f"beta {beta:g}")
-        rows.append(row(method, trainings, kendall_tau(z, reached), replayed(first, beta)))
+    names = {2.0: "cpnas", 0.0: "bnas"}
     best = (best_of(first["child"], trainings=trainings, seed=seed) for seed in range(replays))
-    known = dict.fromkeys(PRECISIONS, reached[:, None])
     return [
-        *rows,
-        row("best of n", trainings, kendall_tau(first["child"], reached), best),
+        *(
+            row(
+                names.get(beta, f"beta {beta:g}"),
+                trainings,
+                z_of(table, beta=beta),
+                replayed(first, beta),
+            )
+            for beta in BETAS
+        ),
+        row("best of n", trainings, first["child"], best),
         row("random", 0, None, range(len(CELLS))),
-        row("noiseless", 0, 1.0, replayed(known, 0.0)),
+        row("noiseless", None, known["child"], replayed(known, 0.0)),
     ]
 
 
@@ -226,39 +240,55 @@ def describe(table):
         "best_accuracy": float(reached.max()),
         "spread": float(reached.std()),
         "noise": float(np.sqrt(test.var(axis=1, ddof=1).mean())),
-        "tau_final": kendall_tau(table.test["parent"], reached),
+        "tau_seeds": kendall_tau(test[:, 1:], test[:, 0]),
+        "tau_parent": kendall_tau(table.test["parent"], reached),
     }
+
+
+def _print_methods(rows):
+    print(f"{'method':>10}{'trainings':>11}{'regret %':>10}{'± 95%':>8}{'best %':>8}{'tau':>7}")
+    for row in rows:
+        regret = 100 * row["regrets"]
+        error = 1.96 * regret.std() / len(regret) ** 0.5
+        columns = (
+            f"{row['method']:>10}",
+            f"{'' if row['trainings'] is None else row['trainings']:>11}",
+            f"{regret.mean():>10.2f}",
+            f"{'' if row['method'] == 'random' else f'{error:.2f}':>8}",
+            f"{100 * np.mean(regret == 0):>8.1f}",
+            f"{'' if row['tau'] is None else format(row['tau'], '.2f'):>7}",
+        )
+        print("".join(columns))
+
+
+def _print_taus(table):
+    print("\ntau of z with the child's test accuracy, by epochs of training")
+    print(f"{'epochs':>8}" + "".join(f"{f'beta {beta:g}':>10}" for beta in sorted(BETAS)))
+    reached = table.test["child"].mean(axis=1)
+    epochs = table.validation["child"].shape[2]
+    for epoch in sorted({1, 2, 4, 8, epochs} & set(range(1, epochs + 1))):
+        taus = [kendall_tau(z_of(table, beta=beta, epoch=epoch), reached) for beta in sorted(BETAS)]
+        print(f"{epoch:>8}" + "".join(f"{tau:>10.2f}" for tau in taus))
 
 
 def main():
-    """Replays all methods, and prints a table and as the last line one JSON object."""
+    """Replays all methods, and prints tables and as the last line one JSON object."""
     started = time.perf_counter()
     table = read_table(TABLE)
+    loaded = time.perf_counter()
+    rows = compare(table, replays=FLAGS.replays, rounds=FLAGS.rounds)
     result = {
         "cells": len(CELLS),
         "seeds": table.test["child"].shape[1],
-        "load_seconds": time.perf_counter() - started,
+        "load_seconds": loaded - started,
+        "replay_seconds": time.perf_counter() - loaded,
+        **{f"regret_{row['method'].replace(' ', '_')}": row["regrets"].mean() for row in rows},
+        **{f"tau_{row['method']}": row["tau"] for row in rows[:2]},
+        **describe(table),
     }
-    rows = compare(table, replays=FLAGS.replays, rounds=FLAGS.rounds)
-    result["seconds"] = time.perf_counter() - started
-    print(
-        f"{'method':>10}{'trainings':>11}{'regret %':>10}{'± 95%':>8}{'the best %':>12}{'tau':>7}"
-    )
-    for row in rows:
-        regret = row["regrets"]
-        error = (
-            "" if row["method"] == "random" else f"{196 * regret.std() / len(regret) ** 0.5:.2f}"
-        )
-        tau = "" if row["tau"] is None else f"{row['tau']:.2f}"
-        print(
-            f"{row['method']:>10}{row['trainings']:>11}{100 * regret.mean():>10.2f}{error:>8}"
-            f"{100 * np.mean(regret == 0):>12.1f}{tau:>7}"
-        )
-        result[f"regret_{row['method'].replace(' ', '_')}"] = float(regret.mean())
-    result |= {f"tau_{row['method']}": row["tau"] for row in rows[:2]} | describe(table)
-    for name, value in result.items():
-        print(f"{name:>20}  {value:.4f}")
-    print(json.dumps({key: round(value, 4) for key, value in result.items()}))
+    _print_methods(rows)
+    _print_taus(table)
+    print(json.dumps({name: round(value, 4) for name, value in result.items()}))
 
 
 if __name__ == "__main__":
