@@ -1,0 +1,295 @@
+"""A tabular benchmark of 1-bit cells: search methods compared in seconds, without any training.
+
+python benchmarks/tabular.py [--replays=100] [--rounds=3]
+
+The space: cells of two intermediate nodes, so five edges (the first five of `genotypes.EDGES`),
+each with one of three operations. All 3^5 = 243 cells were trained on digits, as child and as
+parent, with three seeds each, by `tabular_training.py`, which says how; benchmarks/tabular.csv
+holds what they reached. The networks have reduction cells only, so that a cell is the `reduce` of a
+`Genotype` with `none` on its other edges.
+
+A replay drives the search's own `ChildParentOracle`. It sees what a search sees, the validation
+accuracies of child and parent after one epoch, each time those of a seed drawn at random; the
+edges that the space does not have are drawn, too, and change nothing, since the Oracle judges each
+edge by itself. A search's regret is how much the child of the cell that it finds stays below that
+of the best cell in test accuracy after the whole training, both means over the seeds. (Unlike in a
+search the networks share no weights: the first epoch is always from the initial weights.)
+
+Compared are
+
+- cpnas, beta_P = 2, bnas, beta_P = 0 (the paper's baseline), and other beta_P;
+- best of n: of n cells drawn at random the one whose child is best after one epoch, n the number of
+  trainings that a search of child and parent does;
+- random: a cell drawn at random, as in the paper; its regret is the mean over all cells;
+- noiseless: Algorithm 1 that sees the accuracies which the regret is of: its own part of it.
+
+"best %" is how often the best cell is found, tau Kendall's rank correlation between z of one seed,
+as a search sees it, and the child's test accuracy, mean over the seeds; a second table has it for
+later epochs. The last line is one JSON object with
+
+- cells, seeds, load_seconds, replay_seconds (of all replays together);
+- regret_cpnas, regret_bnas, regret_random, regret_best_of_n, regret_noiseless and regret_beta_...:
+  means over the replays, as accuracies in [0, 1];
+- tau_cpnas and tau_bnas; tau_seeds of one training's test accuracy with another's of the same cell;
+  tau_parent of the parent's test accuracy with the child's;
+- best_accuracy, of the best cell; spread, the standard deviation over the cells, and noise, that of
+  one training around its cell's mean, of the child's test accuracy.
+"""
+
+import csv
+import itertools
+import json
+import os
+import tempfile
+import time
+from typing import NamedTuple
+
+import cpnas_tf  # noqa: F401  (before keras-tuner and its TensorFlow: Keras 2)
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+from absl import flags
+from keras_tuner.engine.base_tuner import BaseTuner
+from scipy import stats
+
+from cpnas_tf import cli, genotypes
+from cpnas_tf.oracle import ChildParentOracle, child_parent_score
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("replays", 100, "Searches of each method.", lower_bound=1)
+flags.DEFINE_integer("rounds", 3, "T of Algorithm 1.", lower_bound=1)
+
+TABLE = os.path.join(os.path.dirname(os.path.realpath(__file__)), "tabular.csv")
+PRECISIONS = ("child", "parent")
+OPERATIONS = ("none", "max_pool_3x3", "sep_conv_3x3")
+CHOICES = genotypes.CHOICES[len(genotypes.EDGES) :][:5]
+CELLS = tuple(itertools.product(OPERATIONS, repeat=len(CHOICES)))
+BETAS = (2.0, 0.0, -1.0, 0.33, 1.0, 3.0, 5.0)
+# Where a search saves itself without waiting for a disk, if the system has such a folder.
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+
+class Table(NamedTuple):
+    """What all cells reached, in the order of `CELLS`.
+
+    Attributes:
+        validation: precision -> accuracy after each epoch, `[cells, seeds, epochs]`.
+        test: precision -> accuracy after the last epoch, `[cells, seeds]`.
+    """
+
+    validation: dict
+    test: dict
+
+
+def genotype(cell):
+    """The `Genotype` of a cell: `none` on the edges that it does not have."""
+    none = ["none"] * len(genotypes.EDGES)
+    return genotypes.Genotype(none, [*cell, *none[len(cell) :]])
+
+
+def read_table(path):
+    """Reads a table.
+
+    Raises:
+        ValueError: naming the file, if it cannot be read, or is not one training of each cell,
+            precision and seed.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            _, *rows = csv.reader(line for line in file if not line.startswith("#"))
+        trainings = {
+            (precision, tuple(cell), int(seed)): list(map(float, accuracies))
+            for *cell, precision, seed, accuracies in (
+                (*row[: len(CHOICES) + 2], row[len(CHOICES) + 2 :]) for row in rows
+            )
+        }
+        seeds = sorted({seed for *_, seed in trainings})
+        wanted = len(PRECISIONS) * len(CELLS) * max(len(seeds), 1)
+        if not len(trainings) == len(rows) == wanted:
+            raise ValueError(
+                f"{len(rows)} trainings, of {len(CELLS)} cells with {len(seeds)} seeds"
+            )
+        accuracies = {
+            precision: np.array(
+                [[trainings[precision, cell, seed] for seed in seeds] for cell in CELLS]
+            )
+            for precision in PRECISIONS
+        }
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"cannot read the table {path}: {error}") from None
+    return Table(
+        {precision: values[:, :, :-1] for precision, values in accuracies.items()},
+        {precision: values[:, :, -1] for precision, values in accuracies.items()},
+    )
+
+
+class Replay(BaseTuner):
+    """A search whose accuracies are looked up.
+
+    Args:
+        oracle: a `ChildParentOracle` with the space's operations.
+        scores: precision -> accuracy, `[cells, seeds]`.
+        seed: of which training's accuracies a trial gets.
+    """
+
+    def __init__(self, oracle, scores, *, seed, **project):
+        self._scores, self._random = scores, np.random.default_rng(seed)
+        super().__init__(oracle, **project)
+
+    def run_trial(self, trial):
+        cell = CELLS.index(tuple(trial.hyperparameters.values[name] for name in CHOICES))
+        seed = self._random.integers(self._scores["child"].shape[1])
+        return {
+            f"{precision}_accuracy": float(self._scores[precision][cell, seed])
+            for precision in PRECISIONS
+        }
+
+
+def search(scores, *, beta, seed, rounds=3):
+    """The position in `CELLS` of the cell that Algorithm 1 finds.
+
+    Args:
+        scores: precision -> the accuracies that the search sees, `[cells, seeds]`.
+        beta, seed, rounds: of the `ChildParentOracle`.
+    """
+    oracle = ChildParentOracle(rounds=rounds, beta=beta, seed=seed, operations=OPERATIONS)
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        Replay(oracle, scores, seed=seed, directory=folder, project_name="replay").search()
+    return CELLS.index(oracle.genotype().reduce[: len(CHOICES)])
+
+
+def best_of(scores, *, trainings, seed):
+    """The position of the cell with the best score among some drawn with replacement.
+
+    Args:
+        scores: one precision's accuracies, `[cells, seeds]`.
+        trainings: how many to draw.
+        seed: of the draw.
+    """
+    random = np.random.default_rng(seed)
+    cells, seeds = (random.integers(size, size=trainings) for size in scores.shape)
+    return int(cells[np.argmax(scores[cells, seeds])])
+
+
+def kendall_tau(scores, reached):
+    """Kendall's tau-b of each seed's scores with what the cells reached, its mean over the seeds.
+
+    Args:
+        scores: `[cells, seeds]`.
+        reached: `[cells]`.
+    """
+    return float(np.mean([stats.kendalltau(column, reached).statistic for column in scores.T]))
+
+
+def regrets(table, found):
+    """How much the children of some cells stay below the best one, in mean test accuracy."""
+    reached = table.test["child"].mean(axis=1)
+    return reached.max() - reached[found]
+
+
+def z_of(table, *, beta, epoch=1):
+    """The scores of Eq. 1 after some epochs of training, `[cells, seeds]`."""
+    accuracies = (table.validation[precision][:, :, epoch - 1] for precision in PRECISIONS)
+    return child_parent_score(*accuracies, beta)
+
+
+def compare(table, *, replays=100, rounds=3):
+    """Replays each method.
+
+    Returns:
+        A dict a method: `method`, `trainings` (that it needs to choose), `tau` of its scores, and
+        `regrets` of the cells that it found.
+    """
+    first = {precision: values[:, :, 0] for precision, values in table.validation.items()}
+    reached = table.test["child"].mean(axis=1)
+    known = dict.fromkeys(PRECISIONS, reached[:, None])
+    oracle = ChildParentOracle(rounds=rounds, operations=OPERATIONS)
+    trainings = len(PRECISIONS) * oracle.architectures
+
+    def row(method, trainings, scores, found):
+        tau = None if scores is None else kendall_tau(scores, reached)
+        regret = regrets(table, list(found))
+        return {"method": method, "trainings": trainings, "tau": tau, "regrets": regret}
+
+    def replayed(scores, beta):
+        return (search(scores, beta=beta, seed=seed, rounds=rounds) for seed in range(replays))
+
+    names = {2.0: "cpnas", 0.0: "bnas"}
+    best = (best_of(first["child"], trainings=trainings, seed=seed) for seed in range(replays))
+    return [
+        *(
+            row(
+                names.get(beta, f"beta {beta:g}"),
+                trainings,
+                z_of(table, beta=beta),
+                replayed(first, beta),
+            )
+            for beta in BETAS
+        ),
+        row("best of n", trainings, first["child"], best),
+        row("random", 0, None, range(len(CELLS))),
+        row("noiseless", None, known["child"], replayed(known, 0.0)),
+    ]
+
+
+def describe(table):
+    """How far the cells lie apart, and one cell's trainings, in the child's test accuracy."""
+    test, reached = table.test["child"], table.test["child"].mean(axis=1)
+    return {
+        "best_accuracy": float(reached.max()),
+        "spread": float(reached.std()),
+        "noise": float(np.sqrt(test.var(axis=1, ddof=1).mean())),
+        "tau_seeds": kendall_tau(test[:, 1:], test[:, 0]),
+        "tau_parent": kendall_tau(table.test["parent"], reached),
+    }
+
+
+def _print_methods(rows):
+    print(f"{'method':>10}{'trainings':>11}{'regret %':>10}{'± 95%':>8}{'best %':>8}{'tau':>7}")
+    for row in rows:
+        regret = 100 * row["regrets"]
+        error = 1.96 * regret.std() / len(regret) ** 0.5
+        columns = (
+            f"{row['method']:>10}",
+            f"{'' if row['trainings'] is None else row['trainings']:>11}",
+            f"{regret.mean():>10.2f}",
+            f"{'' if row['method'] == 'random' else f'{error:.2f}':>8}",
+            f"{100 * np.mean(regret == 0):>8.1f}",
+            f"{'' if row['tau'] is None else format(row['tau'], '.2f'):>7}",
+        )
+        print("".join(columns))
+
+
+def _print_taus(table):
+    print("\ntau of z with the child's test accuracy, by epochs of training")
+    print(f"{'epochs':>8}" + "".join(f"{f'beta {beta:g}':>10}" for beta in sorted(BETAS)))
+    reached = table.test["child"].mean(axis=1)
+    epochs = table.validation["child"].shape[2]
+    for epoch in sorted({1, 2, 4, 8, epochs} & set(range(1, epochs + 1))):
+        taus = [kendall_tau(z_of(table, beta=beta, epoch=epoch), reached) for beta in sorted(BETAS)]
+        print(f"{epoch:>8}" + "".join(f"{tau:>10.2f}" for tau in taus))
+
+
+def main():
+    """Replays all methods, and prints tables and as the last line one JSON object."""
+    started = time.perf_counter()
+    table = read_table(TABLE)
+    loaded = time.perf_counter()
+    rows = compare(table, replays=FLAGS.replays, rounds=FLAGS.rounds)
+    result = {
+        "cells": len(CELLS),
+        "seeds": table.test["child"].shape[1],
+        "load_seconds": loaded - started,
+        "replay_seconds": time.perf_counter() - loaded,
+        **{f"regret_{row['method'].replace(' ', '_')}": row["regrets"].mean() for row in rows},
+        **{f"tau_{row['method']}": row["tau"] for row in rows[:2]},
+        **describe(table),
+    }
+    _print_methods(rows)
+    _print_taus(table)
+    print(json.dumps({name: round(value, 4) for name, value in result.items()}))
+
+
+if __name__ == "__main__":
+    cli.run(main)
