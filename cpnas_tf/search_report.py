@@ -29,7 +29,8 @@ def sections(rows=None, *, genotype=None, config=None, trained=()):
         config: the `config` of its `config.json`, as far as it is known.
         trained: networks that were trained, to stand beside the paper's: a dict each of `name`,
             `precision`, `data` (the data set's name), `genotype` (None of a reference network),
-            `accuracy` on the test images, `seconds` of the training, and what `costs.profile` says of it.
+            `accuracy` on the test images, `seconds` of the training, and what `costs.profile`
+            says of it.
 
     Returns:
         A list of elements.
