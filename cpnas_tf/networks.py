@@ -91,9 +91,9 @@ def walk(units, images, *, cells, channels, classes, edge, stem="cifar"):
                 if edge_target == target:
                     stride = 2 if reduction and source < INPUT_NODES else 1
                     incoming.append(edge(cell, number, nodes[source], stride))
-            nodes.append(_sum_or_zeros(incoming, nodes[0], 2 if reduction else 1))
+            nodes.append(_sum_or_zeros(units, incoming, nodes[0], 2 if reduction else 1))
         name = f"cell{cell}_{'reduction' if reduction else 'normal'}"
-        s0, s1 = s1, tf.keras.layers.concatenate(nodes[INPUT_NODES:], name=name)
+        s0, s1 = s1, units.concatenate(nodes[INPUT_NODES:], name=name)
         after_reduction = reduction
     units.scope = "classifier"
     return units.classifier(s1, classes)
@@ -109,11 +109,11 @@ def _stem(units, images, channels, stem):
     return x, units.stem(x, channels, stride=2, relu=True)
 
 
-def _sum_or_zeros(incoming, like, stride):
+def _sum_or_zeros(units, incoming, like, stride):
     incoming = [x for x in incoming if x is not None]
     if not incoming:
         return tf.zeros_like(like[:, ::stride, ::stride])
-    return incoming[0] if len(incoming) == 1 else tf.keras.layers.add(incoming)
+    return incoming[0] if len(incoming) == 1 else units.add(incoming)
 
 
 def edge_operation(genotype, *, cell, number, cells):

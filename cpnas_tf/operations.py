@@ -199,7 +199,15 @@ class LarqUnits(Units):
     def factorized_reduction(self, x, filters, *, kind="pointwise"):
         """Activation, two stride-2 1x1 convolutions, the second a pixel further, BN."""
         halves = [self._pointwise(part, filters // 2, kind, stride=2) for part in (x, x[:, 1:, 1:])]
-        return self._batch_norm(tf.keras.layers.concatenate(halves))
+        return self._batch_norm(self.concatenate(halves))
+
+    def add(self, parts):
+        """The sum of two tensors or more of one shape."""
+        return tf.keras.layers.add(parts)
+
+    def concatenate(self, parts, *, name=None):
+        """Tensors side by side, along the channels."""
+        return tf.keras.layers.concatenate(parts, name=name)
 
     def depthwise(self, x, size, *, stride=1, dilation=1):
         """Activation, depthwise convolution, BN."""

@@ -29,6 +29,7 @@ References:
 
 import functools
 import math
+import operator
 
 import numpy as np
 import tensorflow as tf
@@ -182,7 +183,13 @@ class BankUnits(Units):
             self._convolution(part, filters // 2, stride=2, binary=self.child)
             for part in (x, x[:, 1:, 1:])
         ]
-        return self._batch_norm(tf.concat(halves, axis=-1))
+        return self._batch_norm(self.concatenate(halves))
+
+    def add(self, parts):
+        return functools.reduce(operator.add, parts)
+
+    def concatenate(self, parts, *, name=None):
+        return tf.concat(parts, axis=-1, name=name)
 
     def depthwise(self, x, size, *, stride=1, dilation=1):
         shape = [size, size, x.shape[-1], 1]

@@ -267,6 +267,23 @@ def test_the_stem_for_imagenet_and_real_inputs_are_the_derived_networks_too():
     assert min(errors) < 0.02
 
 
+def test_bfloat16_convolutions_learn_the_same():
+    """Every edge computes in bfloat16, and 8 steps change the parent's logits as in float32."""
+    logits = {}
+    for dtype in ("float32", "bfloat16"):
+        engine = Engine("parent", dtype=dtype)
+        images, _ = engine.batch(0)
+        graph = engine.functions[0].get_concrete_function(images, tf.constant([0] * 28)).graph
+        calls = [op for op in graph.get_operations() if op.type == "StatefulPartitionedCall"]
+        assert {call.outputs[0].dtype for call in calls} == {tf.as_dtype(dtype)}
+        assert len(calls) == SETTINGS["cells"] * len(EDGES)
+        for step in range(8):
+            engine.train(rotated(step), seed=step, learning_rate=0.1)
+        logits[dtype] = engine.logits(rotated(0))
+    difference = np.abs(logits["bfloat16"] - logits["float32"]).max()
+    assert 0 < difference < 0.05 * np.abs(logits["float32"]).max()
+
+
 def test_choices_change_the_logits(engine):
     """Each edge's choice reaches the logits, of normal and reduction cells."""
     choices = list(rotated(2).choices)
