@@ -98,10 +98,9 @@ def train(
     _check_settings(epochs, label_smoothing, auxiliary_weight, early_stopping, steps_per_execution)
     steps = data.steps_per_epoch(images, batch_size=batch_size)
     devices.check_batch_size(strategy, batch_size)
-    if jit_compile and strategy.num_replicas_in_sync > 1:
-        raise ValueError(
-            f"jit_compile is for one device, received: a strategy of {strategy.num_replicas_in_sync}"
-        )
+    replicas = strategy.num_replicas_in_sync
+    if jit_compile and replicas > 1:
+        raise ValueError(f"jit_compile is for one device, received: a strategy of {replicas}")
     if warm_start is not None:
         load_weights(model, warm_start)
     with devices.scope(strategy, policy=model.dtype_policy):

@@ -235,7 +235,7 @@ def test_what_two_devices_cannot_do(tmp_path, setting, line):
     strategy = ("--config.strategy=mirrored", f"--config.training.{setting}")
     arguments = (*TRAIN, *folders, f"--genotype={tmp_path}/genotype", *strategy)
     outcome = forked.run("train", *arguments, before=two_cpus)
-    assert (outcome.code, outcome.stderr) == (1, line)
+    assert (outcome.code, outcome.stderr) == (1, f"error: {line}\n")
     assert not (tmp_path / "run" / "config.json").exists()
 
 
