@@ -3,7 +3,7 @@
 python bin/ablate.py --config=configs/FILE.py --workdir=DIR
 
 Writes runs.csv, table.csv and table.json into the workdir, and below searches/ and runs/ all that
-its searches and trainings write. An ablation that was stopped goes on with the same command, and one
+its searches and trainings write. An ablation that was stopped goes on with the same command. One
 that is finished is extended by another --config.grid: its table is of all runs in the workdir.
 
 Several processes share the work if each is given a part by keras-tuner's environment variables, one

@@ -19,6 +19,8 @@ import threading
 import larq as lq
 import tensorflow as tf
 
+from cpnas_tf import devices
+
 # The quantizers of Larq's layers, and the kernels that they quantize.
 _KERNELS = {
     "kernel_quantizer": "kernel",
@@ -263,6 +265,9 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         ]
         if layer is not None:
             wrapped.append((layer, "call", self._with_maps(layer.call)))
+        if not devices.is_alone(model.distribute_strategy):
+            # Keras adds up what the workers log, and here each logs the means over all of them.
+            wrapped.append((model, "_distribute_reduction_method", "first"))
         with _replaced(wrapped):
             return self._with_total(self._step(iterator))
 

@@ -161,6 +161,8 @@ def load_tensorflow():
 def make_deterministic(section):
     """Makes runs repeatable: the same seed on the same machine gives the same result.
 
+    But for rounding where XLA compiles, which does not know how to be deterministic.
+
     Args:
         section: the section of --config that has the seed; it is 0 where there is none.
 
@@ -173,7 +175,8 @@ def make_deterministic(section):
     import tensorflow as tf
 
     tf.keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+    if not FLAGS.config[section].get("jit_compile"):
+        tf.config.experimental.enable_op_determinism()
     # It makes `AddN` of additions, whose order of summation depends on which buffer is free.
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 

@@ -45,12 +45,13 @@ An image of another size is an error.
 _FLATBUFFER = """\
 
 `model.tflite` takes one image, uint8 `[1, {shape}]`, and gives its `logits`. A 1-bit network runs
-in Larq Compute Engine's interpreter, a full-precision one in any of TFLite's.
+in Larq Compute Engine's interpreter, a full-precision one in any of TFLite's. It adds up in another
+order than Keras; where a number is within rounding of 0, its sign and all after it may be another.
 """
 
 
 def write_model_card(directory, summary, images, *, workdir=None):
-    """Writes `README.md` and, if the training is known, `genotype.png` into an export.
+    """Writes `README.md` and, if the training and its genotype are known, `genotype.png`.
 
     Args:
         directory: the export's folder.
@@ -65,8 +66,9 @@ def write_model_card(directory, summary, images, *, workdir=None):
     training, facts = "", []
     if workdir is not None:
         run = read_json(os.path.join(workdir, "config.json"))
-        genotype = plot_genotype(Genotype(**run["genotype"]))
-        write_atomically(os.path.join(directory, "genotype.png"), render(genotype, "png"))
+        if run["genotype"]:
+            genotype = plot_genotype(Genotype(**run["genotype"]))
+            write_atomically(os.path.join(directory, "genotype.png"), render(genotype, "png"))
         training, facts = _training(run, workdir)
     shape = ", ".join(map(str, images.images.shape[1:]))
     use = _USE + (_FLATBUFFER if summary["tflite_bytes"] else "")
@@ -82,10 +84,13 @@ def write_model_card(directory, summary, images, *, workdir=None):
 def _training(run, workdir):
     """The sentences and the rows of the table that tell of the training."""
     network, data = run["config"]["network"], run["config"]["data"]["name"]
+    precision = run["precision"]
+    if run["genotype"]:
+        what = f"![Its cells](genotype.png)\n\nThe {precision} of the genotype above (CP-NAS)"
+    else:
+        what = f"`{run['model']}`"
     text = f"""
-![Its cells](genotype.png)
-
-The {run["precision"]} of the genotype above (CP-NAS): {_PRECISIONS[run["precision"]]}.
+{what}: {_PRECISIONS[precision]}.
 Trained on `{data}`: {_DATA.get(data, "see its source for its terms")}.
 """
     evaluation = os.path.join(workdir, "evaluation.json")
@@ -108,7 +113,11 @@ def _facts(summary):
     if summary["tflite_bytes"]:
         rows += [
             ("`model.tflite`", f"{summary['tflite_bytes']:,} bytes"),
-            ("`model.tflite` against Keras", _agreement(summary, "tflite_")),
+            (
+                "`model.tflite` against Keras",
+                f"{_agreement(summary, 'tflite_')}; equal for the "
+                f"{summary['tflite_images_decided']} images that rounding does not decide",
+            ),
         ]
     return rows
 

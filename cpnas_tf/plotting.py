@@ -199,7 +199,7 @@ def plot_confusion_matrix(matrix, class_names):
         A `matplotlib.figure.Figure`.
     """
     figure = new_figure(7.2)
-    axes = figure.add_axes((0.16, 0.13, 0.72, 0.78))
+    axes = figure.add_axes((0.19, 0.19, 0.69, 0.72))
     shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     if len(class_names) <= _NAMED_CLASSES:
@@ -207,15 +207,16 @@ def plot_confusion_matrix(matrix, class_names):
         axes.set_xticks(numbers, class_names, fontsize=8, rotation=45, ha="right")
         axes.set_yticks(numbers, class_names, fontsize=8)
         for row, column in itertools.product(numbers, numbers):
-            ink = "white" if shares[row][column] > 0.6 else "black"
-            style = {"fontsize": 7, "color": ink, "ha": "center", "va": "center"}
+            ink = "white" if shares[row][column] > 0.715 else "black"
+            style = {"fontsize": 8, "color": ink, "ha": "center", "va": "center"}
             axes.text(column, row, str(matrix[row][column]), **style)
     axes.set_xlabel("predicted class", fontsize=9)
     axes.set_ylabel("class", fontsize=9)
-    bar = figure.colorbar(picture, cax=figure.add_axes((0.9, 0.13, 0.02, 0.78)))
-    bar.ax.tick_params(labelsize=7)
+    bar = figure.colorbar(picture, cax=figure.add_axes((0.9, 0.19, 0.02, 0.72)))
+    bar.ax.tick_params(labelsize=8)
+    axes.tick_params(labelsize=8)
     right, total = (sum(row[i] for i, row in enumerate(matrix)), sum(map(sum, matrix)))
-    title = f"Confusion matrix: {right:,} of {total:,} images are right"
+    title = f"Confusion matrix: {right:,} of {total:,} images right"
     figure.text(0.015, 0.96, title, fontsize=12, weight="bold", color=INK, va="center")
     return figure
 

@@ -96,7 +96,7 @@ class Progress(tf.keras.callbacks.Callback):
     @property
     def steps_done(self):
         """How many steps the weights have seen. One call of Keras's step changes all variables."""
-        return int(self._trained.optimizer.iterations)
+        return int(tf.convert_to_tensor(self._trained.optimizer.iterations))
 
     @property
     def is_over(self):
@@ -115,11 +115,16 @@ class Progress(tf.keras.callbacks.Callback):
             self._finish_epoch()
 
     def save(self):
-        """Saves where the training stands; of several workers it is not the same place."""
+        """Saves where the training stands, if that is a place to go on from.
+
+        It is none between an epoch's last step and its logs, nor if the loss is not finite; and
+        several workers do not stand at the same place.
+        """
         record = self._state.record
-        begun = self.steps_done - len(self.rows) * self._steps
-        if devices.is_alone(self._strategy) and (begun < self._steps or record["logs"]):
-            if not record["logs"]:
+        amid = self.steps_done < (len(self.rows) + 1) * self._steps
+        amid = amid and math.isfinite(self._means[0].result())
+        if devices.is_alone(self._strategy) and (amid or record["logs"]):
+            if amid:
                 record["seconds"] = time.monotonic() - self._clock
             self._write_state()
 
@@ -145,7 +150,7 @@ class Progress(tf.keras.callbacks.Callback):
         """Notes what the epoch's steps gave, and finishes it."""
         self._state.record["seconds"] = time.monotonic() - self._clock
         logs = self._renamed(logs)
-        logs["learning_rate"] = float(self._trained.optimizer.learning_rate)
+        logs["learning_rate"] = float(tf.convert_to_tensor(self._trained.optimizer.learning_rate))
         if self._kernels:
             logs["flip_ratio"] = self._count_flips()
         self._state.record["logs"] = logs

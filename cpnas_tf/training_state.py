@@ -92,16 +92,20 @@ class TrainingState:
             return
         self._record.assign(json.dumps(self.record))
         with contextlib.ExitStack() as stack:
-            folder = self._folder
+            partial = os.path.join(self._folder, f"{name}.partial")
             if not self._is_chief:
-                folder = stack.enter_context(tempfile.TemporaryDirectory())
-            path = os.path.join(folder, name)
+                partial = stack.enter_context(tempfile.TemporaryDirectory())
             try:
-                self._checkpoint.write(path)
+                self._checkpoint.write(os.path.join(partial, name))
             except tf.errors.OpError as error:
-                raise OSError(f"cannot write the checkpoint {path}: {first_line(error)}") from error
+                shutil.rmtree(partial, ignore_errors=True)
+                raise OSError(
+                    f"cannot write the checkpoint {self._folder}/{name}: {first_line(error)}"
+                ) from error
         self._saved = name
         if self._is_chief:
+            for file in sorted(os.listdir(partial)):  # its data, then its index
+                os.replace(os.path.join(partial, file), os.path.join(self._folder, file))
             _remove_others(self._folder, _paths(self._folder)[:_KEPT])
 
 

@@ -42,10 +42,40 @@ def write_atomically(path, data):
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+    except OSError as error:  # names the partial file, which nobody asked for
+        raise OSError(error.errno, error.strerror, path) from None
+    finally:
+        with contextlib.suppress(OSError):
             os.unlink(partial)
-        raise
+
+
+@contextlib.contextmanager
+def replaced(folder):
+    """Gives an empty folder that takes the place of `folder` at the end of the block.
+
+    If the block ends with an error, `folder` stays as it is. A process that is killed leaves the
+    old folder, the new one or none, and a folder with the suffix `.partial` beside it, which the
+    next call clears.
+
+    Raises:
+        ValueError: if the folder cannot be written or another process replaces it.
+    """
+    partial = f"{folder}.partial"
+    new, old, lock = (os.path.join(partial, name) for name in ("new", "old", ".lock"))
+    with exclusive(partial):
+        try:
+            for left in (new, old):
+                _remove(left)
+            os.mkdir(new)
+            yield new
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(folder, old)
+            os.rename(new, folder)
+        finally:
+            for left in (new, old, lock):
+                _remove(left)
+            with contextlib.suppress(OSError):  # holds what is someone else's
+                os.rmdir(partial)
 
 
 def write_json(path, value):

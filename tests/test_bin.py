@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 import os
+import pathlib
 import random
 import re
 import shutil
@@ -15,20 +16,28 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import cpnas_tf  # noqa: F401, isort: skip
 import forked
+import numpy as np
 import pytest
+import small_imagenet
+import tensorflow as tf
 from forked import ROOT
 
-from cpnas_tf import reference_networks
+from cpnas_tf import cli, reference_networks, training_log
 from cpnas_tf.genotypes import CHOICES, Genotype
 
 OPTIONS = {
     "search": {"config", "workdir", "data_dir", "dry_run", "overwrite"},
-    "train": {"config", "genotype", "workdir", "precision", "data_dir", "overwrite"},
+    "train": {
+        *("config", "genotype", "workdir", "precision", "model", "warm_start", "data_dir"),
+        "overwrite",
+    },
     "evaluate": {"workdir", "data_dir", "overwrite"},
     "export": {"workdir", "output", "data_dir", "overwrite"},
     "plot": {"workdir", "genotype", "output", "overwrite"},
@@ -70,6 +79,7 @@ ABLATE = (
     "--config.grid.search_seeds=(0,)",
     "--config.grid.training_seeds=(0,)",
 )
+PROGRESS = "cpnas_tf.training_progress"
 GENOTYPE = Genotype(normal=["skip_connect"] * 14, reduce=["skip_connect"] * 14)
 HAS_LCE = importlib.util.find_spec("larq_compute_engine") is not None
 
@@ -210,6 +220,10 @@ class TestResults:
         assert evaluation["loss"] == pytest.approx(metrics["val_loss"], rel=1e-4)
         assert evaluation["accuracy"] <= evaluation["accuracy_top5"] <= 1
         assert list(evaluation["per_class"]) == list("0123456789")
+        matrix = evaluation["confusion_matrix"]
+        assert sum(matrix[i][i] for i in range(10)) == round(evaluation["accuracy"] * 360)
+        picture = (runs / "train" / "confusion_matrix.png").read_bytes()
+        assert picture.startswith(b"\x89PNG")
 
     def test_export(self, runs):
         written = {"saved_model", "export.json", "README.md", "genotype.png"}
@@ -282,7 +296,7 @@ def ablation(tmp_path_factory, data_dir):
     command = ("ablate", *ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
     for call, place in (
         (2, {"module": "cpnas_tf.search", "owner": "ChildParentTuner", "method": "_validate"}),
-        (1, {"module": "cpnas_tf.training", "owner": "_Checkpoints", "method": "on_epoch_end"}),
+        (1, {"module": PROGRESS, "owner": "Progress", "method": "on_epoch_end"}),
     ):
         kill = functools.partial(forked.signal_self, signal.SIGKILL, call=call, **place)
         assert forked.run(*command, before=kill).code == -signal.SIGKILL
@@ -335,18 +349,11 @@ class TestAblate:
 
     def test_a_finished_one_is_extended_by_another_grid(self, ablation, tmp_path, data_dir):
         folder = shutil.copytree(ablation, tmp_path / "extended")
-        more = ("--config.grid.methods=('random',)", "--config.grid.training_seeds=(1,)")
-        arguments = (*ABLATE, *more, f"--workdir={folder}", f"--data_dir={data_dir}")
-        succeed(forked.run("ablate", *arguments))
+        arguments = (*ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
+        succeed(forked.run("ablate", *arguments, "--config.grid.training_seeds=(1,)"))
         rows = read_csv(folder / "runs.csv")
-        assert [(row["method"], row["training_seed"]) for row in rows] == [
-            ("cpnas", "0"),
-            ("random", "0"),
-            ("random", "1"),
-        ]
-        assert [row for row in rows if row["training_seed"] == "0"] == read_csv(
-            ablation / "runs.csv"
-        )
+        assert [row["training_seed"] for row in rows] == ["0", "1"] * 2
+        assert rows[::2] == read_csv(ablation / "runs.csv")
 
     def test_one_with_another_training_is_kept(self, ablation, data_dir):
         arguments = (*ABLATE, "--config.training.epochs=3", f"--workdir={ablation}")
@@ -397,6 +404,64 @@ def without_data():
     importlib.import_module("tensorflow_datasets").builder = None
 
 
+class TestReferenceNetworks:
+    """They are trained, evaluated and exported as a genotype's network is."""
+
+    def test_birealnet(self, tmp_path, data_dir):
+        workdir = tmp_path / "train"
+        arguments = ("--config=configs/train_digits.py", "--model=birealnet18")
+        arguments = (*arguments, "--config.training.epochs=1", f"--data_dir={data_dir}")
+        printed = succeed(forked.run("train", *arguments, f"--workdir={workdir}"))
+        assert "child: test accuracy" in printed
+        (row,) = read_csv(workdir / "history.csv")
+        assert float(row["filter_mse"]) > 0
+        run = read_json(workdir / "config.json")
+        assert (run["model"], run["genotype"], run["precision"]) == ("birealnet18", None, "child")
+        succeed(forked.run("evaluate", f"--workdir={workdir}"))
+        accuracy = read_json(workdir / "evaluation.json")["accuracy"]
+        assert accuracy == pytest.approx(read_json(workdir / "metrics.json")["val_accuracy"])
+        succeed(forked.run("export", f"--workdir={workdir}", f"--output={tmp_path}/export"))
+        assert read_json(tmp_path / "export" / "export.json")["changed_predictions"] == 0
+
+    def test_a_precision_is_refused(self, tmp_path, data_dir):
+        arguments = ("--config=configs/train_digits.py", "--model=wrn22", "--precision=child")
+        folders = (f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
+        check_refused(tmp_path, "train", *arguments, *folders, value="--precision")
+
+
+class TestImageNet:
+    """A small set in TFDS's layout of ImageNet goes through all commands, and through stops."""
+
+    def test_from_training_to_export(self, tmp_path, genotype):
+        data = f"--data_dir={small_imagenet.write(tmp_path / 'data')}"
+        arguments = (
+            *("--config=configs/train_imagenet.py:star", f"--genotype={genotype}", data),
+            *("--config.data.image_size=64", "--config.network.cells=3"),
+            *("--config.network.channels=4", "--config.training.epochs=1"),
+            "--config.training.batch_size=10",
+        )
+        whole, workdir = tmp_path / "whole", tmp_path / "stopped"
+        succeed(forked.run("train", *arguments, f"--workdir={whole}"))
+        command = ("train", *arguments, f"--workdir={workdir}")
+        place = {"module": PROGRESS, "owner": "Progress", "method": "on_train_batch_end"}
+        for number, call, code in ((signal.SIGTERM, 1, 130), (signal.SIGKILL, 1, -signal.SIGKILL)):
+            stop = functools.partial(forked.signal_self, number, call=call, **place)
+            assert forked.run(*command, before=stop).code == code
+        assert (workdir / "checkpoints" / "ckpt-00000-000000001.index").exists()
+        succeed(forked.run(*command))
+        check_equal_trainings(workdir, whole)
+        (row,) = read_csv(workdir / "history.csv")
+        assert float(row["auxiliary_loss"]) > 0
+        printed = succeed(forked.run("evaluate", f"--workdir={workdir}"))
+        evaluation = read_json(workdir / "evaluation.json")
+        assert evaluation["examples"] == 6
+        assert f"top-5 {evaluation['accuracy_top5']:.2%}" in printed
+        assert evaluation["loss"] == pytest.approx(float(row["val_loss"]), rel=1e-4)
+        assert len(evaluation["per_class"]) == 1000
+        succeed(forked.run("export", f"--workdir={workdir}", f"--output={tmp_path}/export"))
+        assert read_json(tmp_path / "export" / "export.json")["changed_predictions"] == 0
+
+
 class TestProfile:
     PARAMETERS = {
         "wrn22": (4_321_482, 0),
@@ -418,6 +483,9 @@ class TestProfile:
     def test_every_reference_network_can_be_named(self):
         functions = inspect.getmembers(reference_networks, inspect.isfunction)
         assert {name for name, _ in functions if name[0] != "_"} == set(self.PARAMETERS)
+        assert {
+            name: "child" if binary else "parent" for name, (_, binary) in self.PARAMETERS.items()
+        } == cli.REFERENCE_NETWORKS
 
     @pytest.mark.parametrize("precision", ["child", "parent"])
     def test_the_networks_of_a_genotype(self, genotype, precision):
@@ -605,6 +673,71 @@ def check_equal_searches(*folders):
     assert found == wanted
 
 
+def check_equal_trainings(*folders):
+    """Expects two trainings to have made the same of their weights, bit by bit, in the same way."""
+    found, wanted = (training_log.read(folder / "history.csv") for folder in folders)
+    for row in (*found, *wanted):
+        for name in training_log.TIMES:
+            del row[name]
+    assert found == wanted
+    found, wanted = map(last_checkpoint, folders)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert np.array(found[name]).tobytes() == np.array(value).tobytes(), name
+
+
+def last_checkpoint(folder):
+    """All tensors of a training's newest checkpoint, but for the record that has its times."""
+    path = max((folder / "checkpoints").glob("*.index")).with_suffix("")
+    reader = tf.train.load_checkpoint(str(path))
+    names = reader.get_variable_to_shape_map().keys() - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
+    return {name: reader.get_tensor(name) for name in names if not name.startswith("record/")}
+
+
+def is_half_written(folder):
+    """Whether a killed training has left a part of a file."""
+    return any(folder.rglob("*.partial"))
+
+
+def burn(seconds):
+    """Spends time on the CPU."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def kill_after(clock, limit):
+    """Notes in a file the seconds on the CPU, and kills the process after so many."""
+
+    def watch():
+        while time.process_time() < limit:
+            clock.write_text(str(time.process_time()))
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def train_with_slow_writes(clock, limit):
+    """Lets half-written checkpoints be a good part of a training, and kills it after a time."""
+    write = tf.train.Checkpoint.write
+
+    def write_slowly(self, path):
+        with tempfile.TemporaryDirectory() as folder:
+            whole = write(self, os.path.join(folder, "whole"))
+            os.makedirs(os.path.dirname(path))
+            for suffix in (".data-00000-of-00001", ".index"):
+                content = pathlib.Path(whole + suffix).read_bytes()
+                with open(path + suffix, "wb", buffering=0) as file:
+                    file.write(content[: len(content) // 2])
+                    burn(0.05)
+                    file.write(content[len(content) // 2 :])
+        return path
+
+    tf.train.Checkpoint.write = write_slowly
+    kill_after(clock, limit)
+
+
 def search_with_slow_writes(clock, limit):
     """Lets half-written files be a good part of a search, and kills it after a time on the CPU.
 
@@ -620,20 +753,12 @@ def search_with_slow_writes(clock, limit):
         with open(f"/proc/self/fd/{descriptor}", "rb") as file:
             content = file.read()
         os.truncate(descriptor, len(content) // 2)
-        end = time.process_time() + 0.1
-        while time.process_time() < end:
-            pass
+        burn(0.1)
         os.pwrite(descriptor, content, 0)
         sync(descriptor)
 
-    def watch():
-        while time.process_time() < limit:
-            clock.write_text(str(time.process_time()))
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGKILL)
-
     os.fsync = halt
-    threading.Thread(target=watch, daemon=True).start()
+    kill_after(clock, limit)
 
 
 class TestStopping:
@@ -711,20 +836,48 @@ class TestStopping:
             f"--workdir={tmp_path}",
             f"--data_dir={data_dir}",
         )
-        after_an_epoch = functools.partial(
-            forked.signal_self,
-            signal.SIGINT,
-            module="cpnas_tf.training",
-            owner="_Checkpoints",
-            method="on_epoch_end",
-            call=1,
-        )
-        outcome = forked.run("train", *arguments, before=after_an_epoch)
-        assert (outcome.code, outcome.stderr) == (130, self.STOPPED)
-        assert not (tmp_path / "metrics.json").exists()
-        (done,) = read_csv(tmp_path / "history.csv")
+        for number, method, call, name in (
+            (signal.SIGTERM, "on_train_batch_end", 2, "ckpt-00000-000000002.index"),
+            (signal.SIGINT, "on_epoch_end", 1, "ckpt-00001-000000005.index"),
+        ):
+            stop = functools.partial(forked.signal_self, module=PROGRESS, owner="Progress")
+            stop = functools.partial(stop, number, method=method, call=call)
+            outcome = forked.run("train", *arguments, before=stop)
+            assert (outcome.code, outcome.stderr) == (130, self.STOPPED)
+            assert (tmp_path / "checkpoints" / name).exists()
+            assert not (tmp_path / "metrics.json").exists()
+        assert len(read_csv(tmp_path / "history.csv")) == 1
         succeed(forked.run("train", *arguments))
-        assert read_csv(tmp_path / "history.csv") == read_csv(runs / "train" / "history.csv")
+        check_equal_trainings(tmp_path, runs / "train")
+
+    def test_train_killed_at_20_random_instants(self, tmp_path, data_dir, genotype):
+        """A training that finished before its time starts again, in a new folder."""
+        generator, clock = random.Random(0), tmp_path / "seconds"
+
+        def train(folder, limit=math.inf):
+            arguments = (
+                *(*TRAIN, "--config.training.epochs=4", f"--genotype={genotype}"),
+                *(f"--workdir={folder}", f"--data_dir={data_dir}"),
+            )
+            watched = functools.partial(train_with_slow_writes, clock, limit)
+            return forked.run("train", *arguments, before=watched)
+
+        succeed(train(tmp_path / "whole"))
+        seconds = float(clock.read_text())
+        kills, amid_a_write, trainings = 0, 0, [tmp_path / "0"]
+        while kills < 20:
+            outcome = train(trainings[-1], limit=generator.uniform(0.3, 1.1) * seconds)
+            if outcome.code == -signal.SIGKILL:
+                kills += 1
+                amid_a_write += is_half_written(trainings[-1])
+            else:
+                succeed(outcome)
+                trainings.append(tmp_path / str(len(trainings)))
+        assert amid_a_write > 0
+        succeed(train(trainings[-1]))
+        for folder in trainings:
+            check_equal_trainings(folder, tmp_path / "whole")
+            assert not is_half_written(folder)
 
     def test_a_signal_that_comes_where_python_drops_exceptions(self):
         code = """
@@ -772,7 +925,9 @@ class TestFlags:
             ("--worksdir=foo", "worksdir"),
             ("foo", "foo"),
             ("--workdir=", "--workdir"),
-            ("--genotype=", "--genotype"),
+            ("--genotype=", "genotype file"),
+            ("--model=wrn22", "genotype, model"),
+            ("--model=vgg", "vgg"),
             ("--config", "''"),
             ("--config=missing.py", "missing.py"),
             ("--config=configs", "configs"),
@@ -919,6 +1074,16 @@ class TestValues:
             ("--config.training.gradient_clip=0", "0.0"),
             ("--config.training.seed=4294967296", "4294967296"),
             ("--config.child_parent.filter_weight=-1", "-1.0"),
+            ("--config.strategy=tpu", "'tpu'"),
+            ("--config.strategy=mirrored", "two devices or more, found /device:CPU:0"),
+            ("--config.strategy=multi_worker", "TF_CONFIG"),
+            ("--config.mixed_precision=half", "half"),
+            ("--config.training.auxiliary_weight=-0.4", "auxiliary_weight must be a number >= 0"),
+            ("--config.training.label_smoothing=1", "label_smoothing must be in [0, 1)"),
+            ("--config.training.early_stopping=0", "early_stopping"),
+            ("--config.training.steps_per_execution=0", "steps_per_execution"),
+            ("--config.training.jit_compile=often", "often"),
+            ("--warm_start=/missing", "/missing has no checkpoint"),
         ],
     )
     def test_train(self, tmp_path, data_dir, genotype, argument, value):
@@ -1072,7 +1237,7 @@ class TestCheckpoints:
         """A finished training whose last checkpoint is cut off."""
         workdir = copy_of("train")
         (workdir / "evaluation.json").unlink()
-        self.truncate(workdir, "ckpt-00002.data*")
+        self.truncate(workdir, "ckpt-00002-*.data*")
         return workdir
 
     def truncate(self, workdir, pattern):
@@ -1084,7 +1249,7 @@ class TestCheckpoints:
         arguments = [f"--workdir={workdir}"]
         if name == "export":
             arguments.append(f"--output={tmp_path}/output")
-        check_refused(tmp_path, name, *arguments, value="ckpt-00002 is broken")
+        check_refused(tmp_path, name, *arguments, value="ckpt-00002-000000010 is broken")
 
     def test_training_goes_on_from_the_one_before(self, runs, workdir, data_dir):
         (workdir / "metrics.json").unlink()
@@ -1094,12 +1259,12 @@ class TestCheckpoints:
             f"--workdir={workdir}",
             f"--data_dir={data_dir}",
         )
-        self.truncate(workdir, "ckpt-00001.index")
+        self.truncate(workdir, "ckpt-00001-000000005.index")
         assert "no checkpoint" in refusal("train", *arguments)
-        shutil.copy(runs / "train/checkpoints/ckpt-00001.index", workdir / "checkpoints")
+        shutil.copy(runs / "train/checkpoints/ckpt-00001-000000005.index", workdir / "checkpoints")
         printed = succeed(forked.run("train", *arguments))
-        assert re.search("ckpt-00002 is broken .*: trying the one before", printed)
-        assert read_csv(workdir / "history.csv") == read_csv(runs / "train" / "history.csv")
+        assert re.search("ckpt-00002-000000010 is broken .*: trying the one before", printed)
+        check_equal_trainings(workdir, runs / "train")
 
 
 def without_network():

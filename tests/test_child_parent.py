@@ -754,9 +754,9 @@ def _dense(*shape):
     )
 
 
-def _two_outputs():
+def _maps_first():
     model = larq_model()
-    return tf.keras.Model(model.input, [model.output, model.output])
+    return tf.keras.Model(model.input, [model.get_layer("maps").output, model.output])
 
 
 def _any_size():
@@ -782,9 +782,9 @@ def _any_size():
         (larq_model, {"features": "nowhere"}, "received: 'nowhere', the name of 0"),
         (larq_model, {"features": "logits", "pooled": True}, r"received the shape: \(None, 3\)"),
         (
-            _two_outputs,
+            _maps_first,
             {},
-            r"must be built and have one output .* shapes: \[\(None, 3\), \(None, 3\)\]",
+            r"a first output \[batch, classes\] .* \[\(None, 4, 4, 6\), \(None, 3\)\]",
         ),
         (_any_size, {}, r"pooled=True, received the shape: \(None, None, None, 6\)"),
     ],
@@ -807,6 +807,25 @@ def test_two_callbacks_in_one_fit_are_an_error():
     with pytest.raises(ValueError, match="takes one ChildParentLoss"):
         fit(model, ChildParentLoss(), ChildParentLoss())
     assert set(fit(model).history) == {"loss"}
+
+
+def test_of_several_outputs_the_first_counts():
+    plain = larq_model()
+    start = plain.get_weights()
+    late = tf.keras.layers.Conv2D(2, 1, name="late")(plain.get_layer("maps").output)
+    other = tf.keras.layers.Dense(CLASSES, name="other")(tf.keras.layers.Flatten()(late))
+    model = tf.keras.Model(plain.input, [plain.output, other])
+    entropy = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf.keras.optimizers.SGD(0.1), [entropy, entropy], loss_weights=[1.0, 0.25])
+    loss, twin_loss = ChildParentLoss(centre_rate=1.0), ChildParentLoss(centre_rate=1.0)
+    logs = fit(model, loss, batch_size=24).history
+    plain.set_weights(start)
+    twin_logs = fit(plain, twin_loss, batch_size=24).history
+    np.testing.assert_allclose(loss.centres, twin_loss.centres, rtol=1e-4, atol=1e-6)
+    for name in ("filter_mse", "class_centre"):
+        np.testing.assert_allclose(logs[name], twin_logs[name], rtol=1e-5)
+    both = twin_logs["cross_entropy"][0] + 0.25 * logs["other_loss"][0]
+    np.testing.assert_allclose(logs["cross_entropy"], both, rtol=1e-5)
 
 
 def test_labels_of_another_shape_are_an_error():

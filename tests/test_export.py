@@ -1,3 +1,4 @@
+import contextlib
 import importlib.util
 import json
 import math
@@ -7,10 +8,11 @@ import resource
 import sys
 import types
 
+import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from exportable import IMAGES, REAL_INPUTS, make_network, small_model
+from exportable import IMAGES, REAL_INPUTS, make_network, normalized, small_model
 
 from cpnas_tf import export, flatbuffer
 from cpnas_tf.costs import layer_costs, total
@@ -69,6 +71,7 @@ class TestExport:
         assert summary["tflite_images_checked"] == 40
         assert summary["tflite_changed_predictions"] == 0
         assert 0 < summary["tflite_largest_difference"] <= 1e-4
+        assert 30 <= summary["tflite_images_decided"] <= 40
 
     def test_without_lce_there_is_no_flatbuffer(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "larq_compute_engine", None)
@@ -129,17 +132,48 @@ class TestExport:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda logits: logits + 1e-3, "0.001 on half of the images and in 0 of 40"),
-            (lambda logits: logits * math.nan, "nan on half of the images"),
-            (lambda logits: np.vstack([-logits[:5], logits[5:]]), "in 5 of 40 predictions"),
+            (lambda logits: logits + 1e-3, "for 40 of 40 images .* and in 0 of 40 predictions"),
+            (lambda logits: logits * math.nan, "for 40 of 40 images"),
+            (lambda logits: np.vstack([logits[:1] + 1, logits[1:]]), "for 1 of 40 .* in 0 of 40"),
+            (lambda logits: np.vstack([-logits[:5], logits[5:]]), "for 5 of 40 .* in 5 of 40"),
         ],
     )
     def test_another_flatbuffer_is_refused(self, tmp_path, monkeypatch, change, message):
         predict = flatbuffer.predict
         monkeypatch.setattr(flatbuffer, "predict", lambda *args: change(predict(*args)))
-        with pytest.raises(ValueError, match=f"^the flatbuffer differs from Keras by .*{message}"):
+        with pytest.raises(ValueError, match=f"^the flatbuffer differs from Keras {message}"):
             export.export(small_model(), IMAGES, directory=tmp_path / "out")
         assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize(("changed", "refused"), [(4, False), (5, True)])
+    def test_of_images_that_rounding_decides_few_may_differ(
+        self, tmp_path, monkeypatch, changed, refused
+    ):
+        predict = flatbuffer.predict
+
+        def change(*args):
+            logits = predict(*args)
+            return np.vstack([-logits[:changed], logits[changed:]])
+
+        monkeypatch.setattr(flatbuffer, "predict", change)
+        nearest = np.repeat([export.ROUNDING / 2, export.ROUNDING * 2], [changed, 40 - changed])
+        monkeypatch.setattr(export, "_nearest_to_zero", lambda *args: nearest)
+        error = pytest.raises(ValueError, match=" 0 of 35 images .* and in 5 of 40 predictions")
+        with error if refused else contextlib.nullcontext():
+            summary = export.export(small_model(), IMAGES, directory=tmp_path / "out")
+            assert summary["tflite_changed_predictions"] == 4
+            assert summary["tflite_images_decided"] == 36
+
+    def test_how_near_to_0_signs_come(self):
+        x = tf.keras.Input([8, 8, 1])
+        zeros = 0.0 * x  # whose sign is the same in whatever order one adds up
+        y = [lq.layers.QuantConv2D(3, 1, input_quantizer="ste_sign")(part) for part in (x, zeros)]
+        logits = tf.keras.layers.GlobalAveragePooling2D()(tf.keras.layers.add(y))
+        sizes = np.abs(normalized(IMAGES)).reshape(40, -1)
+        expected = sizes.min(axis=1) / np.sqrt(np.mean(sizes**2))
+        nearest = export._nearest_to_zero(tf.keras.Model(x, logits), IMAGES.images)
+        np.testing.assert_allclose(nearest, expected, rtol=1e-5)
+        assert set(export._nearest_to_zero(small_model(), IMAGES.images)) == {math.inf}
 
     def test_of_a_flatbuffer_the_first_images_are_checked(self, tmp_path, monkeypatch):
         monkeypatch.setattr(export, "FLATBUFFER_IMAGES", 7)
@@ -218,9 +252,9 @@ class TestExport:
         assert files(small_export) == before
         assert os.listdir(small_export.parent) == ["out"]
 
-    def test_a_folder_below_a_file_is_an_error_of_the_system(self, tmp_path):
+    def test_a_folder_below_a_file_is_refused(self, tmp_path):
         (tmp_path / "file").write_text("mine")
-        with pytest.raises(NotADirectoryError):
+        with pytest.raises(ValueError, match=f"^{tmp_path}/file/out.* lies in a file"):
             export.export(small_model(), IMAGES, directory=tmp_path / "file" / "out")
 
     def test_makes_the_folders_above_and_takes_text_and_paths(self, tmp_path):

@@ -19,6 +19,7 @@ SUMMARY = {
     "tflite_largest_difference": 0.5,
     "tflite_changed_predictions": 2,
     "tflite_images_checked": 30,
+    "tflite_images_decided": 27,
 }
 
 
@@ -49,12 +50,22 @@ class TestModelCard:
         (workdir / "evaluation.json").write_text(json.dumps(evaluation))
         assert "87.50% of 360 images" in written(tmp_path, workdir=str(workdir))
 
+    def test_of_a_reference_network(self, tmp_path, workdir):
+        run = json.loads((workdir / "config.json").read_text())
+        run |= {"genotype": None, "model": "wrn22_1bit"}
+        (workdir / "config.json").write_text(json.dumps(run))
+        text = written(tmp_path, workdir=str(workdir))
+        assert "`wrn22_1bit`: 1-bit weights and activations" in text
+        assert "genotype" not in text
+        assert not (tmp_path / "genotype.png").exists()
+
     def test_says_sizes_and_what_was_checked(self, tmp_path):
         text = written(tmp_path)
         for part in ("3.32 Mbit", "414,524 bytes", "200,000", "714,524", "900,000"):
             assert part in text
         assert "0 of 40 predictions differ" in text
         assert "2 of 30 predictions differ, logits by at most 5.0e-01" in text
+        assert "equal for the 27 images that rounding does not decide" in text
 
     def test_says_how_to_ask(self, tmp_path):
         text = written(tmp_path)

@@ -68,6 +68,49 @@ def test_search_figure_shows_the_rows():
     assert [label.get_text() for label in held.get_yticklabels()] == list(OPERATIONS)
 
 
+class TestConfusionMatrix:
+    NAMES = tuple(f"class number {index}" for index in range(10))
+
+    def matrix(self, classes):
+        """Rows of 1 to 100 images, so that all shares of a row occur; the last class has none."""
+        matrix = np.random.default_rng(0).integers(0, 12, size=(classes, classes))
+        matrix[range(classes), range(classes)] += np.linspace(0, 400, classes).astype(int)
+        matrix[-1] = 0
+        return matrix.tolist()
+
+    def test_it_shows_the_counts_and_the_shares(self):
+        matrix = self.matrix(10)
+        axes, bar = plotting.plot_confusion_matrix(matrix, self.NAMES).axes
+        assert [int(text.get_text()) for text in axes.texts] == np.ravel(matrix).tolist()
+        sums = np.maximum(np.sum(matrix, axis=1, keepdims=True), 1)
+        np.testing.assert_allclose(axes.images[0].get_array(), matrix / sums)
+        for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+            assert [label.get_text() for label in labels] == list(self.NAMES)
+        assert bar.get_ylim() == (0, 1)
+        right = np.trace(matrix)
+        title = axes.figure.texts[0].get_text()
+        assert title == f"Confusion matrix: {right:,} of {np.sum(matrix):,} images right"
+
+    def test_it_can_be_read(self):
+        figure = drawn(plotting.plot_confusion_matrix(self.matrix(10), self.NAMES))
+        axes, picture = figure.axes[0], figure.axes[0].images[0]
+        assert smallest_font(figure) >= 8
+        for text, value in zip(axes.texts, np.ravel(picture.get_array()), strict=True):
+            colour = picture.cmap(picture.norm(value))
+            assert contrast(text.get_color(), colour) >= READABLE_CONTRAST
+        width, height = figure.canvas.get_width_height()
+        for text in (*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label):
+            box = text.get_window_extent()
+            assert 0 <= box.x0 <= box.x1 <= width
+            assert 0 <= box.y0 <= box.y1 <= height
+
+    def test_many_classes_are_not_named(self):
+        names = [str(index) for index in range(1000)]
+        axes, _ = plotting.plot_confusion_matrix(np.eye(1000, dtype=int).tolist(), names).axes
+        assert not axes.texts
+        assert plotting.render(axes.figure, "png").startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("rounds", "stop"), [(1, 1), (1, 5), (3, 25), (1, 34), (1, 35), (3, 100), (3, 105)]
 )

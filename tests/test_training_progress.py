@@ -176,6 +176,14 @@ class TestDivergence:
         assert not (tmp_path / "history.csv").exists()
         assert not (tmp_path / "checkpoints").exists()
 
+    def test_weights_that_diverge_are_not_saved_amid(self, stopped, monkeypatch):
+        before = checkpoint_files(stopped)
+        monkeypatch.setattr(training_progress, "_SAVE_SECONDS", 0)
+        at_epoch(monkeypatch, "on_epoch_begin", 4, self.poison)
+        with pytest.raises(ValueError, match="^the loss is nan in epoch 4: "):
+            train(small_model(), stopped)
+        assert checkpoint_files(stopped) == before
+
     @pytest.mark.parametrize(
         ("hook", "name"), [("on_train_batch_end", "loss"), ("on_epoch_end", "val_loss")]
     )

@@ -114,8 +114,8 @@ def test_another_models_states_are_refused(saved):
 
 def test_what_a_killed_writer_left_goes_with_the_next_state(saved):
     folder = saved / "checkpoints"
-    (folder / f"{NAMES[2][:-1]}7_temp").mkdir()
-    (folder / f"{NAMES[2][:-1]}7.data-00000-of-00001").write_text("part")
+    (folder / f"{NAMES[2][:-1]}7.partial").mkdir()
+    (folder / f"{NAMES[2][:-1]}7.data-00000-of-00001").write_text("without its index")
     state = make_state(saved, small_model(), part=tf.Variable([0.0, 0.0]))
     assert state.restore()
     state.save(epochs=3, steps=9)

@@ -190,9 +190,94 @@ class TestWriteAtomically:
             os.umask(before)
         assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
 
-    def test_a_missing_folder_is_named(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="missing"):
-            workdir.write_atomically(tmp_path / "missing" / "file", "text")
+    @pytest.mark.parametrize("name", ["missing/file", "file/below", "folder"])
+    def test_an_error_names_the_path_that_was_asked_for(self, tmp_path, name):
+        (tmp_path / "file").write_text("old")
+        (tmp_path / "folder").mkdir()
+        path = tmp_path / name
+        with pytest.raises(OSError, match=r"^\[Errno \d+\] ") as error:
+            workdir.write_atomically(path, "text")
+        assert str(error.value).endswith(f": {str(path)!r}")
+        assert contents(tmp_path) == {"file": b"old"}
+
+    def test_a_full_disk_names_the_path(self, tmp_path, monkeypatch):
+        def full(*args):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/file'$"):
+            workdir.write_atomically(tmp_path / "file", "text")
+
+
+REPLACE = """
+import sys, time
+from cpnas_tf import workdir
+with workdir.replaced(sys.argv[1]) as new:
+    workdir.write_atomically(new + "/state", "half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+class TestReplaced:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = tmp_path / "out"
+        folder.mkdir()
+        (folder / "old").write_text("old")
+        return folder
+
+    @pytest.fixture
+    def replacing(self, folder):
+        """Another process that is at replacing the folder."""
+        command = [sys.executable, "-c", REPLACE, folder]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "writing\n"
+            yield process
+            process.kill()
+
+    def replace(self, folder, name="new"):
+        with workdir.replaced(folder) as new:
+            assert os.listdir(new) == []
+            pathlib.Path(new, name).write_text(name)
+
+    def test_takes_the_place_at_the_end_of_the_block(self, folder, tmp_path):
+        with workdir.replaced(folder) as new:
+            pathlib.Path(new, "new").write_text("new")
+            assert contents(folder) == {"old": b"old"}
+        assert contents(tmp_path) == {"out/new": b"new"}
+        assert os.listdir(tmp_path) == ["out"]
+
+    def test_makes_what_was_not_there(self, tmp_path):
+        self.replace(tmp_path / "a" / "b")
+        assert contents(tmp_path) == {"a/b/new": b"new"}
+        assert os.listdir(tmp_path / "a") == ["b"]
+
+    def test_an_error_keeps_the_old(self, folder, tmp_path):
+        with pytest.raises(FileNotFoundError), workdir.replaced(folder) as new:
+            os.unlink(os.path.join(new, "missing"))
+        assert contents(tmp_path) == {"out/old": b"old"}
+        assert os.listdir(tmp_path) == ["out"]
+
+    def test_another_process_is_kept_out(self, folder, replacing):
+        with pytest.raises(ValueError, match=f"^{folder}.partial is in use by another process$"):
+            self.replace(folder)
+        assert replacing.poll() is None
+
+    def test_what_a_killed_process_left_goes_at_the_next_call(self, folder, tmp_path, replacing):
+        replacing.send_signal(signal.SIGKILL)
+        replacing.wait()
+        assert contents(folder) == {"old": b"old"}
+        assert (tmp_path / "out.partial" / "new" / "state").read_text() == "half"
+        self.replace(folder)
+        assert contents(tmp_path) == {"out/new": b"new"}
+        assert os.listdir(tmp_path) == ["out"]
+
+    def test_a_folder_of_that_name_with_other_files_keeps_them(self, folder, tmp_path):
+        (tmp_path / "out.partial").mkdir()
+        (tmp_path / "out.partial" / "mine").write_text("mine")
+        self.replace(folder)
+        assert contents(tmp_path) == {"out/new": b"new", "out.partial/mine": b"mine"}
 
 
 class TestJson:
