@@ -73,8 +73,8 @@ def train(
             that is trained beside the classifier and left out elsewhere; 0 for none.
         early_stopping: after how many epochs without a better validation accuracy to end; None for
             never.
-        jit_compile: whether XLA compiles the training step. XLA has no deterministic poolings: a
-            stopped training then goes on to the same end up to rounding.
+        jit_compile: whether XLA compiles the training step, of one device. XLA has no
+            deterministic poolings: a stopped training then goes on to the same end up to rounding.
         steps_per_execution: steps that run without coming back to Python.
         augmentation: keyword arguments of `augmentation.augment`.
         child_parent: a `ChildParentLoss`, or None to train with cross-entropy alone.
@@ -98,6 +98,9 @@ def train(
     _check_settings(epochs, label_smoothing, auxiliary_weight, early_stopping, steps_per_execution)
     steps = data.steps_per_epoch(images, batch_size=batch_size)
     devices.check_batch_size(strategy, batch_size)
+    replicas = strategy.num_replicas_in_sync
+    if jit_compile and replicas > 1:
+        raise ValueError(f"jit_compile is for one device, received: a strategy of {replicas}")
     if warm_start is not None:
         load_weights(model, warm_start)
     with devices.scope(strategy, policy=model.dtype_policy):

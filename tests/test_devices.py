@@ -219,6 +219,26 @@ def test_two_devices_and_two_processes_train_alike(trainings):
     np.testing.assert_array_equal(found, centres)
 
 
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("jit_compile=True", "error: jit_compile is for one device, received: a strategy of 2\n"),
+        (
+            "batch_size=255",
+            "error: batch_size must be a multiple of the 2 devices, received: 255\n",
+        ),
+    ],
+)
+def test_what_two_devices_cannot_do(tmp_path, setting, line):
+    Genotype(normal=["skip_connect"] * 14, reduce=["max_pool_3x3"] * 14).save(tmp_path / "genotype")
+    folders = (f"--data_dir={tmp_path}/data", f"--workdir={tmp_path}/run")
+    strategy = ("--config.strategy=mirrored", f"--config.training.{setting}")
+    arguments = (*TRAIN, *folders, f"--genotype={tmp_path}/genotype", *strategy)
+    outcome = forked.run("train", *arguments, before=two_cpus)
+    assert (outcome.code, outcome.stderr) == (1, f"error: {line}\n")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 ONE_AND_TWO = """
 import sys
 import cpnas_tf
