@@ -951,6 +951,7 @@ class TestStopping:
         assert snapshot(output) == before
         succeed(forked.run("export", *arguments))
         assert snapshot(output) != before
+        assert not list(output.parent.glob("*.partial"))
 
     def test_train(self, runs, tmp_path, data_dir):
         arguments = (

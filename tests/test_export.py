@@ -172,7 +172,7 @@ class TestExport:
         sizes = np.abs(normalized(IMAGES)).reshape(40, -1)
         expected = sizes.min(axis=1) / np.sqrt(np.mean(sizes**2))
         nearest = export.nearest_to_zero(tf.keras.Model(x, logits), IMAGES.images)
-        np.testing.assert_allclose(nearest, expected, rtol=1e-5)
+        np.testing.assert_allclose(nearest, expected, atol=1e-6)
         assert set(export.nearest_to_zero(small_model(), IMAGES.images)) == {math.inf}
 
     def test_of_a_flatbuffer_the_first_images_are_checked(self, tmp_path, monkeypatch):
