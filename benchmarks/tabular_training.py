@@ -46,7 +46,7 @@ from cpnas_tf.operations import (
     DepthwiseMagnitudeAwareSign,
     LarqUnits,
 )
-from cpnas_tf.training import make_optimizer
+from cpnas_tf.optimizers import make_optimizer
 
 FLAGS = flags.FLAGS
 cli.define_path("workdir", "Folder of the trainings.")

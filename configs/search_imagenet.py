@@ -15,6 +15,7 @@ def get_config():
     """The paper's search: 6 cells, C = 16, half of the training set, 5% to validate."""
     return ConfigDict(
         {
+            "method": "cpnas",
             "strategy": "none",
             "data": {"name": "imagenet2012", "split": "train", "image_size": 224},
             "split": {
@@ -41,5 +42,6 @@ def get_config():
                 "mixed_precision": False,
                 "seed": 0,
             },
+            "pc_darts": {},
         }
     )

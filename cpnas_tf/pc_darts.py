@@ -28,8 +28,8 @@ from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES, OPERATIONS
 from cpnas_tf.mixed_supernet import MixedSupernet, shares
 from cpnas_tf.networks import check_network
 from cpnas_tf.operations import check_precision
+from cpnas_tf.optimizers import Adam, make_optimizer
 from cpnas_tf.summaries import Summaries
-from cpnas_tf.training import Adam, make_optimizer
 
 ADAM_BETAS = (0.5, 0.999)
 
@@ -84,7 +84,7 @@ class PCDarts:
         warmup_epochs: how many of them train the weights alone.
         batch_size: images a step, of each half.
         learning_rate: of SGD on the weights; follows a cosine to 0.
-        momentum, weight_decay, gradient_clip: of the same, see `training.make_optimizer`.
+        momentum, weight_decay, gradient_clip: of the same, see `optimizers.make_optimizer`.
         architecture_learning_rate: of Adam on alpha and beta.
         architecture_weight_decay: L2 on alpha and beta.
         augmentation: keyword arguments of `augmentation.augment`, for both halves.
@@ -125,6 +125,8 @@ class PCDarts:
         seed=0,
         on_start=lambda: None,
     ):
+        if not isinstance(train, data.Images):
+            raise ValueError("PC-DARTS needs images in memory: search on imagenet2012 with cpnas")
         network = {
             "input_shape": train.images.shape[1:],
             "classes": len(train.class_names),

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from cpnas_tf.genotypes import CELL_TYPES, EDGES
 from cpnas_tf.mixed_supernet import MixedSupernet, connect_partially, shares
-from cpnas_tf.training import SGD, Adam
+from cpnas_tf.optimizers import SGD, Adam
 
 REDUCE = CELL_TYPES.index("reduce")
 LEARNING_RATE = 0.01

@@ -399,3 +399,9 @@ def test_a_learning_rate_far_too_high_is_one_line(new_search, tmp_path):
         search.search()
     assert not (tmp_path / "search.csv").exists()
     assert states(tmp_path) == []
+
+
+def test_images_that_are_not_in_memory_are_refused(tmp_path):
+    stored = object()
+    with pytest.raises(ValueError, match="^PC-DARTS needs images in memory: .* with cpnas$"):
+        PCDarts(stored, stored, directory=tmp_path)

@@ -14,7 +14,7 @@ from cpnas_tf import data
 from cpnas_tf.genotypes import EDGES
 from cpnas_tf.networks import build_network
 from cpnas_tf.operations import PRECISIONS
-from cpnas_tf.training import make_optimizer
+from cpnas_tf.optimizers import make_optimizer
 
 NONE, POOL, CONVOLUTION = tabular.OPERATIONS
 SKIP = "skip_connect"
