@@ -18,7 +18,11 @@ def get_config():
         {
             "method": "cpnas",
             "strategy": "none",
-            "data": {"name": "cifar10", "split": "train"},
+            "data": {
+                "name": "cifar10",
+                "split": "train",
+                "image_size": config_dict.placeholder(int),  # of images from a folder
+            },
             "split": {
                 "train_fraction": 0.5,
                 "validation_fraction": 0.05,

@@ -26,7 +26,11 @@ def get_config(size="small"):
         {
             "strategy": "none",
             "mixed_precision": False,
-            "data": {"name": "cifar10", "split": "train"},
+            "data": {
+                "name": "cifar10",
+                "split": "train",
+                "image_size": config_dict.placeholder(int),  # of images from a folder
+            },
             "network": {"cells": 10, "channels": CHANNELS[size], "drop_path": 0.0},
             "training": {
                 "epochs": 600,

@@ -128,7 +128,7 @@ def test_search_cifar10_is_the_papers():
     assert get_config("search_cifar10").to_dict() == {
         "method": "cpnas",
         "strategy": "none",
-        "data": {"name": "cifar10", "split": "train"},
+        "data": {"name": "cifar10", "split": "train", "image_size": None},
         "split": {
             "train_fraction": 0.5,
             "validation_fraction": 0.05,
@@ -160,7 +160,7 @@ def test_train_cifar10_is_the_papers():
     assert get_config("train_cifar10").to_dict() == {
         "strategy": "none",
         "mixed_precision": False,
-        "data": {"name": "cifar10", "split": "train"},
+        "data": {"name": "cifar10", "split": "train", "image_size": None},
         "network": {"cells": 10, "channels": 56, "drop_path": 0.0},
         "training": {
             "epochs": 600,
