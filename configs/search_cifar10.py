@@ -7,7 +7,7 @@ The paper: 0.1 GPU-days on TITAN V. A small try of the whole algorithm on two CP
 --config.search.batch_size=64`.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections.config_dict import ConfigDict, placeholder
 
 from cpnas_tf.genotypes import OPERATIONS
 
@@ -18,16 +18,12 @@ def get_config():
         {
             "method": "cpnas",
             "strategy": "none",
-            "data": {
-                "name": "cifar10",
-                "split": "train",
-                "image_size": config_dict.placeholder(int),  # of images from a folder
-            },
+            "data": {"name": "cifar10", "split": "train", "image_size": placeholder(int)},
             "split": {
                 "train_fraction": 0.5,
                 "validation_fraction": 0.05,
-                "train_images": config_dict.placeholder(int),  # a number instead of the fraction
-                "validation_images": config_dict.placeholder(int),
+                "train_images": placeholder(int),  # a number instead of the fraction
+                "validation_images": placeholder(int),
                 "seed": 0,
             },
             "search": {

@@ -6,7 +6,7 @@ As on CIFAR-10 but for the learning rate and beta_P; the paper: 2.8 GPU-days on 
 it has been measured here. The network begins with the stem of configs/train_imagenet.py.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections.config_dict import ConfigDict, placeholder
 
 from cpnas_tf.genotypes import OPERATIONS
 
@@ -21,8 +21,8 @@ def get_config():
             "split": {
                 "train_fraction": 0.5,
                 "validation_fraction": 0.05,
-                "train_images": config_dict.placeholder(int),  # a number instead of the fraction
-                "validation_images": config_dict.placeholder(int),
+                "train_images": placeholder(int),  # a number instead of the fraction
+                "validation_images": placeholder(int),
                 "seed": 0,
             },
             "search": {

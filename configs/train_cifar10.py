@@ -13,7 +13,7 @@ paper's are not known. No test error has been measured here yet. lambda, which t
 print, is `centre_weight`: 1e-2 is not a measured choice.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections.config_dict import ConfigDict, placeholder
 
 CHANNELS = {"small": 56, "medium": 72, "large": 112}
 
@@ -26,11 +26,7 @@ def get_config(size="small"):
         {
             "strategy": "none",
             "mixed_precision": False,
-            "data": {
-                "name": "cifar10",
-                "split": "train",
-                "image_size": config_dict.placeholder(int),  # of images from a folder
-            },
+            "data": {"name": "cifar10", "split": "train", "image_size": placeholder(int)},
             "network": {"cells": 10, "channels": CHANNELS[size], "drop_path": 0.0},
             "training": {
                 "epochs": 600,
@@ -43,7 +39,7 @@ def get_config(size="small"):
                 "gradient_clip": 5.0,
                 "label_smoothing": 0.0,
                 "auxiliary_weight": 0.0,
-                "early_stopping": config_dict.placeholder(int),
+                "early_stopping": placeholder(int),
                 "jit_compile": False,
                 "steps_per_execution": 1,
                 "augmentation": {"crop_padding": 4, "flip": True, "cutout": 16},

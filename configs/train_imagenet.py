@@ -12,7 +12,7 @@ Ours is `benchmarks/results/search_cifar10_2560/genotype.json`. No accuracy has 
 Where the paper is silent, gradient clipping and the auxiliary weight are DARTS'.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections.config_dict import ConfigDict, placeholder
 
 REAL_INPUTS = {"plain": (), "star": ("depthwise",), "starstar": ("depthwise", "preprocessing")}
 
@@ -38,7 +38,7 @@ def get_config(kind="plain"):
                 "gradient_clip": 5.0,
                 "label_smoothing": 0.1,
                 "auxiliary_weight": 0.4,
-                "early_stopping": config_dict.placeholder(int),
+                "early_stopping": placeholder(int),
                 "jit_compile": False,
                 "steps_per_execution": 1,
                 "augmentation": {"crop_area": 0.08, "flip": True},
