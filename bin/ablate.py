@@ -3,7 +3,8 @@
 python bin/ablate.py --config=configs/FILE.py --workdir=DIR
 
 Writes runs.csv, table.csv and table.json into the workdir, and below searches/ and runs/ all that
-its searches and trainings write. An ablation that was stopped goes on with the same command.
+its searches and trainings write. An ablation that was stopped goes on with the same command, and one
+that is finished is extended by another --config.grid: its table is of all runs in the workdir.
 
 Several processes share the work if each is given a part by keras-tuner's environment variables, one
 of them the chief and the others workers of different names, with one workdir on a shared disk:
@@ -32,10 +33,12 @@ def main():
     """Does the runs that the flags describe, and prints their table."""
     from cpnas_tf import workdir
 
+    run = cli.resolved_config(command="ablate")
+    del run["config"]["grid"]  # a run is one of the ablation's, whatever grid asked for it
     claim = workdir.claim(
         FLAGS.workdir,
-        cli.resolved_config(command="ablate"),
-        result="table.json",
+        run,
+        result=None,
         written=("runs.csv", "table.csv", "table.json", "searches", "runs"),
         overwrite=FLAGS.overwrite,
     )

@@ -79,7 +79,7 @@ def claim(workdir, run, *, result, written, overwrite=False):
         workdir: the folder; made if it is not there.
         run: what the run is, as JSON. A run with another one is a different run, but for what
             stands under the keys "data_dir" and "version".
-        result: the name of the file that a finished run has.
+        result: the name of the file that a finished run has; None if a finished run may go on.
         written: the names of all that the run writes beside `config.json`.
         overwrite: whether to remove a finished or a different run first.
 
@@ -122,7 +122,7 @@ def _check_folder(folder):
 def _holds_another(workdir, run, result, overwrite):
     """Whether a folder holds a finished or a different run, which `overwrite` allows to remove."""
     config = os.path.join(workdir, "config.json")
-    finished = os.path.exists(os.path.join(workdir, result))
+    finished = result and os.path.exists(os.path.join(workdir, result))
     difference = _difference(read_json(config), run) if os.path.exists(config) else None
     if difference and not overwrite:
         raise ValueError(

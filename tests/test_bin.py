@@ -333,9 +333,18 @@ class TestAblate:
         assert (len(done[0]), len(done[1] | done[2])) == (0, 2)
         assert self.tables(tmp_path) == self.tables(ablation)
 
-    def test_a_finished_one_is_kept(self, ablation, data_dir):
-        arguments = (*ABLATE, f"--workdir={ablation}", f"--data_dir={data_dir}")
-        check_refused(ablation, "ablate", *arguments, value="--overwrite")
+    def test_a_finished_one_is_extended_by_another_grid(self, ablation, tmp_path, data_dir):
+        folder = shutil.copytree(ablation, tmp_path / "extended")
+        arguments = (*ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
+        succeed(forked.run("ablate", *arguments, "--config.grid.training_seeds=(1,)"))
+        rows = read_csv(folder / "runs.csv")
+        assert [row["training_seed"] for row in rows] == ["0", "1"] * 2
+        assert rows[::2] == read_csv(ablation / "runs.csv")
+
+    def test_one_with_another_training_is_kept(self, ablation, data_dir):
+        arguments = (*ABLATE, "--config.training.epochs=3", f"--workdir={ablation}")
+        refused = (*arguments, f"--data_dir={data_dir}")
+        check_refused(ablation, "ablate", *refused, value="--overwrite")
 
     @pytest.mark.parametrize(
         ("argument", "value"),

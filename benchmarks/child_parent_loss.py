@@ -1,0 +1,149 @@
+"""What the Child-Parent loss is worth on CIFAR-10, and which weights its terms need.
+
+python benchmarks/child_parent_loss.py --workdir=DIR --data_dir=DIR [--seeds=0,1,2] [--settings=...]
+
+Trains the genotype of benchmarks/results/search_cifar10_2560 with the paper's recipe (section 3.1),
+but smaller: 10 cells of C = 16, the first 10,000 training images, 8 epochs. Once a setting and
+seed: the parent, the child with cross-entropy alone, and the child with the terms of Equation 3 at
+several weights (the paper prints no lambda). Compared on the 10,000 test images.
+
+A stopped training goes on with the same command, a finished one is not done again. results.csv in
+the workdir has a row a training; the table has the mean and standard deviation of the final
+accuracy over the seeds, and the last line is one JSON object of the same.
+"""
+
+import csv
+import io
+import json
+import os
+import statistics
+import time
+
+from absl import app, flags
+
+import cpnas_tf  # noqa: F401  chooses Keras 2
+from cpnas_tf.workdir import exclusive, read_json, write_atomically, write_json
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", None, "Folder of the trainings.", required=True)
+flags.DEFINE_string("data_dir", None, "TFDS data directory, TFDS's own by default.")
+flags.DEFINE_list("seeds", ["0"], "Seeds of the trainings.")
+flags.DEFINE_list("settings", [], "Which settings to train, all by default.")
+
+RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
+TRAINING_IMAGES = 10_000
+NETWORK = {"cells": 10, "channels": 16}
+TRAINING = {
+    "epochs": 8,
+    "batch_size": 96,
+    "learning_rate": 0.025,
+    "weight_decay": 3e-4,
+    "gradient_clip": 5.0,
+    "augmentation": {"crop_padding": 4, "flip": True, "cutout": 16},
+}
+# The weights of the filters' and of the class centres' term; None for the parent.
+SETTINGS = {
+    "parent": None,
+    "cross_entropy": (0.0, 0.0),
+    "filters": (1.0, 0.0),
+    "weak_filters": (1e-3, 0.0),
+    "centres_1e-3": (1.0, 1e-3),
+    "centres_1e-2": (1.0, 1e-2),
+    "centres_1e-1": (1.0, 1e-1),
+    "centres_1": (1.0, 1.0),
+}
+
+
+def train_once(folder, setting, seed, images, test):
+    """Does or goes on with one training; its result is the folder's result.json."""
+    import tensorflow as tf
+
+    from cpnas_tf.child_parent import ChildParentLoss
+    from cpnas_tf.genotypes import Genotype
+    from cpnas_tf.networks import build_network
+    from cpnas_tf.training import train
+
+    tf.keras.backend.clear_session()
+    tf.keras.utils.set_random_seed(seed)
+    weights = SETTINGS[setting]
+    model = build_network(
+        Genotype.load(os.path.join(RESULTS, "search_cifar10_2560", "genotype.json")),
+        input_shape=images.images.shape[1:],
+        classes=len(images.class_names),
+        precision="parent" if weights is None else "child",
+        **NETWORK,
+    )
+    loss = (
+        ChildParentLoss(filter_weight=weights[0], centre_weight=weights[1])
+        if weights and any(weights)
+        else None
+    )
+    started = time.monotonic()
+    history = train(
+        model, images, validation=test, directory=folder, child_parent=loss, seed=seed, **TRAINING
+    )
+    result = {
+        "setting": setting,
+        "seed": seed,
+        "accuracy": history[-1]["val_accuracy"],
+        "training_accuracy": history[-1]["accuracy"],
+        "seconds": round(time.monotonic() - started),
+    }
+    write_json(os.path.join(folder, "result.json"), result)
+    return result
+
+
+def write_rows(path, rows):
+    """Writes results.csv."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, file.getvalue())
+
+
+def summarize(rows):
+    """Mean and standard deviation of the test accuracy of each setting, and the number of seeds."""
+    summary = {}
+    for setting in SETTINGS:
+        reached = [row["accuracy"] for row in rows if row["setting"] == setting]
+        if reached:
+            std = statistics.stdev(reached) if len(reached) > 1 else None
+            summary[setting] = {"mean": statistics.fmean(reached), "std": std, "n": len(reached)}
+    return summary
+
+
+def main(_):
+    """Does the trainings that are not done, and prints the table."""
+    from cpnas_tf import data
+
+    unknown = [name for name in FLAGS.settings if name not in SETTINGS]
+    if unknown:
+        raise app.UsageError(f"unknown settings {unknown}, expected of {', '.join(SETTINGS)}")
+    train_images = data.load("cifar10", "train", data_dir=FLAGS.data_dir)
+    images = data.Images(
+        train_images.images[:TRAINING_IMAGES],
+        train_images.labels[:TRAINING_IMAGES],
+        train_images.class_names,
+    )
+    test = data.load("cifar10", "test", data_dir=FLAGS.data_dir)
+    rows = []
+    with exclusive(FLAGS.workdir):
+        for seed in map(int, FLAGS.seeds):
+            for setting in FLAGS.settings or SETTINGS:
+                folder = os.path.join(FLAGS.workdir, f"{setting}-seed{seed}")
+                done = os.path.join(folder, "result.json")
+                if os.path.exists(done):
+                    rows.append(read_json(done))
+                else:
+                    rows.append(train_once(folder, setting, seed, images, test))
+                write_rows(os.path.join(FLAGS.workdir, "results.csv"), rows)
+    summary = summarize(rows)
+    for setting, found in summary.items():
+        std = "" if found["std"] is None else f" ± {found['std']:.2%}"
+        print(f"{setting:>16}  {found['mean']:.2%}{std}  ({found['n']} seeds)")
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    app.run(main)
