@@ -18,7 +18,7 @@ from cpnas_tf.optimizers import make_optimizer
 
 NONE, POOL, CONVOLUTION = tabular.OPERATIONS
 SKIP = "skip_connect"
-OPTIONS = [(CONVOLUTION, POOL), (SKIP,), (NONE, CONVOLUTION), (POOL,), (CONVOLUTION, SKIP)]
+OPTIONS = [(CONVOLUTION, POOL), (SKIP, NONE), (POOL, CONVOLUTION)]
 CELLS = list(itertools.product(*OPTIONS))
 NETWORK = {"input_shape": (8, 8, 1), "classes": 3, "cells": 2, "channels": 4}
 
@@ -78,7 +78,7 @@ def test_a_network_of_a_stack_trains_as_it_would_alone(precision, steps):
 
     A child is compared for one step: then some sign falls the other way by rounding.
     """
-    number, epochs = 6, steps
+    number, epochs = CELLS.index((POOL, SKIP, CONVOLUTION)), steps
     stack, train, test = build(precision), images(8 * steps), images(50)
     network = alone(stack, CELLS[number])
     pixels = test.images / 127.5 - 1
@@ -120,7 +120,7 @@ def test_initial_weights_are_those_of_keras_layers():
     for cell in CELLS:
         scaled = []
         for name, (kernel, *_) in weights_of(child, cell)[1].items():
-            if name.endswith("bn"):
+            if "_bn" in name:
                 continue
             *field, inputs, outputs = kernel.shape
             limit = math.sqrt(6 / (math.prod(field) * (inputs + outputs)))
