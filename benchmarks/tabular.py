@@ -3,10 +3,10 @@
 python benchmarks/tabular.py [--replays=100] [--rounds=3]
 
 The space: cells of two intermediate nodes, so five edges (the first five of `genotypes.EDGES`),
-each with one of three operations. All 3^5 = 243 cells were trained on digits, as child and as
-parent, with three seeds each, by `tabular_training.py`, which says how; benchmarks/tabular.csv
-holds what they reached. The networks have reduction cells only, so that a cell is the `reduce` of a
-`Genotype` with `none` on its other edges.
+each with one of three operations: `none`, `max_pool_3x3` or `sep_conv_3x3`. All 3^5 = 243 cells
+were trained on digits, as child and as parent, with three seeds each, by `tabular_training.py`,
+which says how; benchmarks/tabular.csv holds what they reached. The networks have reduction cells
+only, so that a cell is the `reduce` of a `Genotype` with `none` on its other edges.
 
 A replay drives the search's own `ChildParentOracle`. It sees what a search sees, the validation
 accuracies of child and parent after one epoch, each time those of a seed drawn at random; the

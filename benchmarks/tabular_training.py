@@ -50,7 +50,7 @@ from cpnas_tf.optimizers import make_optimizer
 
 FLAGS = flags.FLAGS
 cli.define_path("workdir", "Folder of the trainings.")
-flags.DEFINE_integer("seeds", 3, "Trainings of each cell and precision.")
+flags.DEFINE_integer("seeds", 3, "Trainings of each cell and precision.", lower_bound=1)
 cli.define_overwrite()
 flags.adopt_module_key_flags(cli)
 
