@@ -92,7 +92,7 @@ class StackUnits(LarqUnits):
         )(x)
         return self._batch_norm(tf.reshape(x, [-1, *x.shape[1:3], self._networks, filters]))
 
-    def _convolution(self, x, filters, *, stride=1):
+    def _pointwise(self, x, filters, kind, *, stride=1):
         name = self.name("convolution")
         return StackPointwise(filters, stride=stride, child=self.child, name=name)(x)
 
@@ -100,8 +100,10 @@ class StackUnits(LarqUnits):
         return _as_channels(super()._batch_norm, x)
 
     def depthwise(self, x, size, *, stride=1, dilation=1):
-        activated = self._activated(
-            depthwise_quantizer=DepthwiseMagnitudeAwareSign(), depthwise_constraint="weight_clip"
+        quantizers = self._quantizers(
+            "depthwise",
+            depthwise_quantizer=DepthwiseMagnitudeAwareSign(),
+            depthwise_constraint="weight_clip",
         )
         layer = lq.layers.QuantDepthwiseConv2D(
             size,
@@ -111,7 +113,7 @@ class StackUnits(LarqUnits):
             use_bias=False,
             depthwise_initializer=_glorot_uniform(size**2 * x.shape[-1], size**2),
             name=self.name("depthwise"),
-            **activated,
+            **quantizers,
         )
         return self._batch_norm(_as_channels(layer, x))
 
