@@ -784,7 +784,7 @@ def _any_size():
         (
             _maps_first,
             {},
-            r"a first output \[batch, classes\] .* \[\(None, 4, 4, 6\), \(None, 3\)\]",
+            r"a first output \[batch, classes\] .* \[\(None, 2, 2, 6\), \(None, 3\)\]",
         ),
         (_any_size, {}, r"pooled=True, received the shape: \(None, None, None, 6\)"),
     ],
