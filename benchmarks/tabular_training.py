@@ -137,8 +137,7 @@ class StackPointwise(tf.keras.layers.Layer):
     """The activation and 1x1 convolution of each network's own channels.
 
     Its kernel is `[channels, networks * filters]`, so that Larq's quantizer, which averages over
-    all axes but the last, finds one scale a network and filter. (TensorFlow has no gradient of a
-    convolution with groups on a CPU.)
+    all axes but the last, finds one scale a network and filter.
     """
 
     def __init__(self, filters, *, stride, child, name):
