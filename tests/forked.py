@@ -9,6 +9,7 @@ import multiprocessing.forkserver
 import os
 import pathlib
 import runpy
+import signal
 import sys
 import tempfile
 from typing import NamedTuple
@@ -68,6 +69,7 @@ def run(name, *arguments, before=None, timeout=300):
 
 def _run(script, arguments, outputs, before):
     importlib.import_module("tensorflow").config.list_physical_devices()  # logs what it finds
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     for descriptor, output in enumerate(outputs, start=1):
         file = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(file, descriptor)
