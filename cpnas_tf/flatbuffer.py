@@ -85,7 +85,9 @@ def _convert(model, converter):
         autograph=False,
     )
     def serve(images):
-        return {"logits": logits(model, normalize(images), kernels=constants, vectors=vectors)}
+        given = {"kernels": constants, "vectors": vectors}
+        # LCE computes nonsense on maps that are smaller than the kernel, unless they are padded.
+        return {"logits": logits(model, normalize(images), **given, pad_small_maps=True)}
 
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures=serve)

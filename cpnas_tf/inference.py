@@ -5,19 +5,22 @@ additions flips a sign, and with it perhaps the prediction. So the graph has Ker
 Keras's order; what is folded is exact, see `folding`.
 """
 
+import math
+
 import larq as lq
 import tensorflow as tf
 
 from cpnas_tf.packing import binarizes_input, is_depthwise
 
 
-def logits(model, images, *, kernels, vectors):
+def logits(model, images, *, kernels, vectors, pad_small_maps=False):
     """Runs a model in inference, with other weights for the layers that have some.
 
     Args:
         model: a functional or sequential Keras model that calls each layer once.
         images: a tensor for its input.
         kernels, vectors: tensors in the place of those that `folding.fold` gives.
+        pad_small_maps: whether to pad maps smaller than a 1-bit kernel by an operation of its own.
 
     Raises:
         ValueError: if the model is another one.
@@ -36,7 +39,7 @@ def logits(model, images, *, kernels, vectors):
         if layer.name in kernels:
             (x,) = args
             x = sign(x) if binarizes_input(layer) else x
-            return _convolve(layer, x, kernels[layer.name])
+            return _convolve(layer, x, kernels[layer.name], pad_small_maps)
         if layer.name in vectors:
             return _normalize(layer, *args, *vectors[layer.name])
         return layer(*args, **kwargs)
@@ -52,9 +55,11 @@ def logits(model, images, *, kernels, vectors):
     return tensors[id(model.output)]
 
 
-def _convolve(layer, x, kernel):
+def _convolve(layer, x, kernel, pad_small_maps):
     strides = [1, *layer.strides, 1]
     if not is_depthwise(layer):
+        if pad_small_maps and min(x.shape[1:3]) < max(layer.kernel_size) and binarizes_input(layer):
+            return tf.nn.conv2d(_padded(layer, x), kernel, strides, "VALID")
         return tf.nn.conv2d(x, kernel, strides, "SAME", dilations=layer.dilation_rate)
     if not binarizes_input(layer):  # whose sums round: as Keras does it
         return tf.nn.depthwise_conv2d(x, kernel, strides, "SAME", dilations=layer.dilation_rate)
@@ -66,6 +71,15 @@ def _convolve(layer, x, kernel):
         padding="SAME",
         dilations=[1, *layer.dilation_rate, 1],
     )
+
+
+def _padded(layer, x):
+    """A layer's input with the zeros around it that padding "same" stands for."""
+    paddings = [[0, 0]]
+    for size, window, stride in zip(x.shape[1:3], layer.kernel_size, layer.strides, strict=True):
+        zeros = max((math.ceil(size / stride) - 1) * stride + window - size, 0)
+        paddings.append([zeros // 2, zeros - zeros // 2])
+    return tf.pad(x, [*paddings, [0, 0]])
 
 
 def _normalize(layer, x, *vectors):

@@ -834,7 +834,9 @@ def kill_after(clock, limit):
 
     def watch():
         while time.process_time() < limit:
-            clock.write_text(str(time.process_time()))
+            note = clock.with_suffix(".new")  # whole, also if the process ends meanwhile
+            note.write_text(str(time.process_time()))
+            note.replace(clock)
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 

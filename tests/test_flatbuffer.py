@@ -1,11 +1,14 @@
 import collections
 import sys
 
+import larq as lq
 import numpy as np
 import pytest
+import tensorflow as tf
 from exportable import IMAGES, make_network, normalized, small_model
 
 from cpnas_tf import flatbuffer
+from cpnas_tf.augmentation import normalize
 from cpnas_tf.packing import one_bit_kernels
 
 
@@ -88,3 +91,32 @@ def test_others_are_plain_tflite(make, monkeypatch):
     assert b"Lce" not in converted
     expected = model(normalized(IMAGES), training=False).numpy()
     np.testing.assert_allclose(flatbuffer.predict(converted, IMAGES.images), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_maps_smaller_than_a_kernel(size, stride):
+    """LCE 0.16 computes nonsense on those of 1x1 and 2x2."""
+    pytest.importorskip("larq_compute_engine")
+    tf.keras.utils.set_random_seed(0)
+    model = tf.keras.Sequential(
+        [
+            tf.keras.layers.Conv2D(32, 1, input_shape=(size, size, 1)),
+            lq.layers.QuantConv2D(
+                32,
+                3,
+                strides=stride,
+                padding="same",
+                input_quantizer="ste_sign",
+                kernel_quantizer="magnitude_aware_sign",
+                use_bias=False,
+            ),
+            tf.keras.layers.Flatten(),
+            tf.keras.layers.Dense(3),
+        ]
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 1), np.uint8)
+    expected = model(normalize(pixels), training=False).numpy()
+    logits = flatbuffer.predict(flatbuffer.convert(model), pixels)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert np.abs(expected).max() > 0.1
