@@ -1,7 +1,11 @@
 """The tabular benchmark: its table, and replays on made-up tables whose best cell is known."""
 
+import collections
 import csv
+import itertools
+import json
 
+import forked
 import numpy as np
 import pytest
 import tabular
@@ -53,6 +57,30 @@ def test_the_space():
         zip(tabular.CHOICES, cell, strict=True)
     )
     assert set(names.values()) == {"none"}
+
+
+def test_the_table_has_every_training_once():
+    with open(tabular.TABLE, newline="", encoding="utf-8") as file:
+        lines = list(file)
+    rows = list(csv.DictReader(line for line in lines if line[0] != "#"))
+    seeds = {row["seed"] for row in rows}
+    assert len(seeds) >= 3
+    wanted = itertools.product(tabular.CELLS, ("child", "parent"), seeds)
+    keys = [
+        (tuple(row[name] for name in tabular.CHOICES), row["precision"], row["seed"])
+        for row in rows
+    ]
+    assert collections.Counter(keys) == collections.Counter(wanted)
+    table = tabular.read_table(tabular.TABLE)
+    for values in (*table.validation.values(), *table.test.values()):
+        assert values.shape[:2] == (len(tabular.CELLS), len(seeds))
+        assert values.min() >= 0
+        assert values.max() <= 1
+    images = {"test": 360, **dict.fromkeys(filter(lambda n: n[:3] == "val", rows[0]), 285)}
+    for row in rows:
+        for name, count in images.items():
+            right = float(row[name]) * count
+            assert right == pytest.approx(round(right), abs=0.02)
 
 
 def test_a_table_is_read_as_written(tmp_path):
@@ -185,3 +213,17 @@ def test_methods_are_compared_by_what_they_find(tmp_path):
     means = table.test["child"].mean(axis=1)
     assert rows["random"]["regrets"].mean() == pytest.approx(means.max() - means.mean())
     assert all(row["regrets"].min() >= 0 for row in rows.values())
+
+
+def test_the_command_prints_one_json_object_last():
+    outcome = forked.run("../benchmarks/tabular", "--replays=2")
+    assert outcome.code == 0, outcome.stderr
+    result = json.loads(outcome.stdout.splitlines()[-1])
+    assert result["cells"] == 243
+    assert result["seeds"] >= 3
+    assert 0 < result["best_accuracy"] <= 1
+    rows = {line[:10].strip(): line[10:].split() for line in outcome.stdout.splitlines()}
+    for name in ("cpnas", "bnas", "random", "best of n"):
+        regret = result[f"regret_{name.replace(' ', '_')}"]
+        assert 0 <= regret < 1
+        assert float(rows[name][1]) == pytest.approx(100 * regret, abs=0.01)
