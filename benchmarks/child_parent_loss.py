@@ -12,8 +12,6 @@ the workdir has a row a training; the table has the mean and standard deviation 
 accuracy over the seeds, and the last line is one JSON object of the same.
 """
 
-import csv
-import io
 import json
 import os
 import statistics
@@ -22,7 +20,7 @@ import time
 from absl import app, flags
 
 import cpnas_tf  # noqa: F401  chooses Keras 2
-from cpnas_tf.workdir import exclusive, read_json, write_atomically, write_json
+from cpnas_tf.workdir import exclusive, read_json, write_csv, write_json
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the trainings.", required=True)
@@ -93,15 +91,6 @@ def train_once(folder, setting, seed, images, test):
     return result
 
 
-def write_rows(path, rows):
-    """Writes results.csv."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, file.getvalue())
-
-
 def summarize(rows):
     """Mean and standard deviation of the test accuracy of each setting, and the number of seeds."""
     summary = {}
@@ -137,7 +126,7 @@ def main(_):
                     rows.append(read_json(done))
                 else:
                     rows.append(train_once(folder, setting, seed, images, test))
-                write_rows(os.path.join(FLAGS.workdir, "results.csv"), rows)
+                write_csv(os.path.join(FLAGS.workdir, "results.csv"), rows)
     summary = summarize(rows)
     for setting, found in summary.items():
         std = "" if found["std"] is None else f" ± {found['std']:.2%}"

@@ -8,9 +8,7 @@ References:
     Lindauer and Hutter, "Best practices for scientific research on NAS", JMLR 2020.
 """
 
-import csv
 import glob
-import io
 import itertools
 import math
 import os
@@ -20,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from cpnas_tf.genotypes import Genotype
-from cpnas_tf.workdir import read_json, write_atomically, write_json
+from cpnas_tf.workdir import read_json, write_csv, write_json
 
 CONFIDENCE = 0.95
 TEST = "two-sided paired t-test"
@@ -86,8 +84,8 @@ def write(directory):
     """
     searches, runs = read(directory)
     rows = make_table(searches, runs)
-    _write_csv(os.path.join(directory, "runs.csv"), run_rows(searches, runs))
-    _write_csv(os.path.join(directory, "table.csv"), rows)
+    write_csv(os.path.join(directory, "runs.csv"), run_rows(searches, runs))
+    write_csv(os.path.join(directory, "table.csv"), rows)
     write_json(
         os.path.join(directory, "table.json"),
         {"confidence": CONFIDENCE, "test": TEST, "rows": rows},
@@ -273,14 +271,6 @@ def _search_key(record):
     """What a record's search is in the grid; sorts, as a beta_P of None would not."""
     beta = record["beta"]
     return record["method"], -math.inf if beta is None else beta, record["search_seed"]
-
-
-def _write_csv(path, rows):
-    file = io.StringIO()
-    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, file.getvalue())
 
 
 def text(rows):

@@ -13,14 +13,11 @@ References:
     CP-NAS, section 3.4 and Table 3; XNOR-Net (Rastegari et al., 2016) for the 64.
 """
 
-import csv
-import io
-
 import larq as lq
 import tensorflow as tf
 
+from cpnas_tf import workdir
 from cpnas_tf.reference_networks import wrn22
-from cpnas_tf.workdir import write_atomically
 
 BINARY_MACS_A_FLOP = 64
 REAL_BITS = 32
@@ -123,11 +120,7 @@ def write_csv(path, layers):
     Raises:
         OSError: if the file cannot be written.
     """
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(layers[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**layer, "output_shape": shape_text(layer)} for layer in layers)
-    write_atomically(path, file.getvalue())
+    workdir.write_csv(path, [{**layer, "output_shape": shape_text(layer)} for layer in layers])
 
 
 def shape_text(layer):

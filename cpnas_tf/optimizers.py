@@ -41,6 +41,16 @@ class Adam(_L2, tf.keras.optimizers.Adam):
     """Keras's Adam with `l2` times the variable added to each gradient."""
 
 
+def check_sgd(*, learning_rate, momentum, weight_decay):
+    """Raises ValueError if one of the settings is out of range."""
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be a number > 0, received: {learning_rate}")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be in [0, 1), received: {momentum}")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay must be a number >= 0, received: {weight_decay}")
+
+
 def make_optimizer(
     name,
     *,
@@ -67,12 +77,7 @@ def make_optimizer(
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, received: {name!r}")
-    if not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be a number > 0, received: {learning_rate}")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be in [0, 1), received: {momentum}")
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight_decay must be a number >= 0, received: {weight_decay}")
+    check_sgd(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     if gradient_clip is not None and not 0 < gradient_clip < math.inf:
         raise ValueError(f"gradient_clip must be a number > 0 or None, received: {gradient_clip}")
     schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps)

@@ -19,6 +19,7 @@ from keras_tuner.errors import FatalError, FatalRuntimeError
 from cpnas_tf import data, devices, search_log, search_progress, search_state
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.operations import PRECISIONS
+from cpnas_tf.optimizers import check_sgd
 from cpnas_tf.oracle import ACCURACIES, ChildParentOracle, sampling_orders
 from cpnas_tf.summaries import Summaries
 from cpnas_tf.supernet import Supernet
@@ -70,12 +71,8 @@ class ChildParentTuner(BaseTuner):
         augmentation=None,
         on_start=lambda: None,
     ):
-        if not 0 < learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be a number > 0, received: {learning_rate}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), received: {momentum}")
-        if not 0 <= weight_decay < math.inf:
-            raise ValueError(f"weight_decay must be a number >= 0, received: {weight_decay}")
+        self._sgd = {"momentum": momentum, "weight_decay": weight_decay}
+        check_sgd(learning_rate=learning_rate, **self._sgd)
         self._strategy = tf.distribute.get_strategy()
         replicas = self._strategy.num_replicas_in_sync
         devices.check_batch_size(self._strategy, batch_size)
@@ -83,7 +80,6 @@ class ChildParentTuner(BaseTuner):
         self._train_images = len(train)
         self._supernets = supernets
         self._learning_rate = learning_rate
-        self._sgd = {"momentum": momentum, "weight_decay": weight_decay}
         self._train_step = tf.function(self._train_both, autograph=False)
         self._count_correct = tf.function(self._count_both, autograph=False)
         self._validation = _equal_batches(validation, batch_size, replicas=replicas)

@@ -7,13 +7,12 @@ References:
 """
 
 import csv
-import io
 import itertools
 import math
 import statistics
 
 from cpnas_tf.genotypes import CHOICES, OPERATIONS
-from cpnas_tf.workdir import write_atomically
+from cpnas_tf.workdir import write_csv
 
 POSITION = ("stage", "round", "sample")
 SCORES = ("child_accuracy", "parent_accuracy", "z")
@@ -31,14 +30,15 @@ def write(path, results, seconds):
         results: the finished trials' `oracle.Result`s, in the order sampled.
         seconds: how long each of them took.
     """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for result, duration in zip(results, seconds, strict=True):
-        position = (getattr(result, name) for name in POSITION)
-        scores = (getattr(result, name) for name in SCORES)
-        writer.writerow([*position, *result.choices, *scores, f"{duration:.3f}"])
-    write_atomically(path, file.getvalue())
+    rows = [
+        {
+            **{name: getattr(result, name) for name in (*POSITION, *SCORES)},
+            **dict(zip(CHOICES, result.choices, strict=True)),
+            "seconds": f"{duration:.3f}",
+        }
+        for result, duration in zip(results, seconds, strict=True)
+    ]
+    write_csv(path, rows, columns=COLUMNS)
 
 
 def write_epochs(path, rows):
@@ -50,13 +50,15 @@ def write_epochs(path, rows):
             the genotype that would be derived after it; the `MEASURES`, None where there is none;
             `seconds`.
     """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(EPOCH_COLUMNS)
-    for row in rows:
-        measures = (row[name] for name in MEASURES)
-        writer.writerow([row["epoch"], *row["choices"], *measures, f"{row['seconds']:.3f}"])
-    write_atomically(path, file.getvalue())
+    table = [
+        {
+            **{name: row[name] for name in ("epoch", *MEASURES)},
+            **dict(zip(CHOICES, row["choices"], strict=True)),
+            "seconds": f"{row['seconds']:.3f}",
+        }
+        for row in rows
+    ]
+    write_csv(path, table, columns=EPOCH_COLUMNS)
 
 
 def is_by_epochs(path):

@@ -4,10 +4,9 @@ Imports no TensorFlow.
 """
 
 import csv
-import io
 
 from cpnas_tf.search_progress import duration
-from cpnas_tf.workdir import write_atomically
+from cpnas_tf.workdir import write_csv
 
 # What a run that goes on does not repeat: how long an epoch took.
 TIMES = ("images_per_second", "seconds")
@@ -15,11 +14,7 @@ TIMES = ("images_per_second", "seconds")
 
 def write(path, rows):
     """Writes the rows, dicts with the same keys, atomically."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, fieldnames=list(rows[-1]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, file.getvalue())
+    write_csv(path, rows)
 
 
 def read(path):

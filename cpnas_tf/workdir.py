@@ -4,9 +4,11 @@ Imports no TensorFlow.
 """
 
 import contextlib
+import csv
 import errno
 import fcntl
 import glob
+import io
 import json
 import os
 import re
@@ -81,6 +83,21 @@ def replaced(folder):
 def write_json(path, value):
     """Writes `value` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_csv(path, rows, *, columns=None):
+    """Writes dicts as CSV, atomically.
+
+    Args:
+        path: the file.
+        rows: dicts with the same keys.
+        columns: the keys in order, by default those of the first row.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, fieldnames=columns or list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, file.getvalue())
 
 
 def read_json(path):

@@ -470,3 +470,20 @@ def test_what_a_killed_process_left_half_written_is_removed(unfinished):
         assert contents(unfinished) == {
             name: content for name, content in kept.items() if "partial" not in name
         }
+
+
+class TestCsv:
+    def test_rows_under_their_keys(self, tmp_path):
+        rows = [{"name": 'a, "b"', "value": 1}, {"name": None, "value": 0.5}]
+        workdir.write_csv(tmp_path / "table.csv", rows)
+        assert (tmp_path / "table.csv").read_text() == 'name,value\n"a, ""b""",1\n,0.5\n'
+
+    def test_columns_of_no_rows(self, tmp_path):
+        workdir.write_csv(tmp_path / "table.csv", [], columns=("name", "value"))
+        assert (tmp_path / "table.csv").read_text() == "name,value\n"
+
+    def test_other_keys_are_an_error_and_the_file_before_stays(self, tmp_path):
+        (tmp_path / "table.csv").write_text("before")
+        with pytest.raises(ValueError, match="value"):
+            workdir.write_csv(tmp_path / "table.csv", [{"name": "a"}, {"value": 1}])
+        assert (tmp_path / "table.csv").read_text() == "before"
