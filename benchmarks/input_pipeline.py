@@ -18,7 +18,6 @@ does meets all. The last line is one JSON object with
   random windows and flips.
 """
 
-import json
 import os
 import statistics
 import tempfile
@@ -33,6 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from output import print_figures
 
 from cpnas_tf import data
 from cpnas_tf.genotypes import OPERATIONS, Genotype
@@ -147,10 +147,7 @@ def main(_):
             print("  ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
     result = {key: round(statistics.median(row[key] for row in rows), 4) for key in rows[0]}
     result |= {"batch_size": batch_size, "threads": os.cpu_count()}
-    width = max(map(len, result))
-    for key, value in result.items():
-        print(f"{key:{width}}  {value}")
-    print(json.dumps(result))
+    print_figures(result)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ ratios of medians over the steps. The last line is one JSON object with
 """
 
 import functools
-import json
 import os
 import statistics
 import time
@@ -33,6 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
+from output import print_figures
 
 from cpnas_tf import data
 from cpnas_tf.genotypes import OPERATIONS, Genotype
@@ -195,10 +195,7 @@ def main(_):
         "threads": os.cpu_count(),
     }
     result = {key: round(value, 4) for key, value in result.items()}
-    width = max(map(len, result))
-    for key, value in result.items():
-        print(f"{key:{width}}  {value}")
-    print(json.dumps(result))
+    print_figures(result)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ images. The last line is one JSON object with
 - memory_growth: resident memory at the end of the last epoch over that of the second, minus 1.
 """
 
-import json
 import os
 import resource
 import statistics
@@ -36,6 +35,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import larq as lq
 import numpy as np
 import tensorflow as tf
+from output import print_figures
 
 from cpnas_tf import data, training, training_progress
 from cpnas_tf.child_parent import ChildParentLoss
@@ -288,10 +288,7 @@ def main(_):
         "threads": os.cpu_count(),
     }
     result = {key: round(value, 4) for key, value in result.items()}
-    width = max(map(len, result))
-    for key, value in result.items():
-        print(f"{key:{width}}  {value}")
-    print(json.dumps(result))
+    print_figures(result)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,19 @@
 
 import os
 
-import cpnas_tf  # noqa: F401
+import cpnas_tf  # noqa: F401, isort: skip
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="module")
+def deterministic():
+    """The same numbers in each run of a module's tests."""
+    import tensorflow as tf
+    from tensorflow.python.framework.config import disable_op_determinism
+
+    tf.keras.utils.set_random_seed(0)
+    tf.config.experimental.enable_op_determinism()
+    yield
+    disable_op_determinism()

@@ -843,6 +843,36 @@ def kill_after(clock, limit):
     threading.Thread(target=watch, daemon=True).start()
 
 
+def kill_at_20_random_instants(run, clock):
+    """Runs a command once in peace, and then until it was killed 20 times, in writes, too.
+
+    A run that finished before its time starts again, in a new folder.
+
+    Args:
+        run: function of a folder and a `limit` of seconds that gives the `forked.Outcome`.
+        clock: the file where a run notes its seconds; the folders lie beside it.
+
+    Returns:
+        The folders of finished runs, the first one's that was never killed.
+    """
+    generator, amid_a_write = random.Random(0), 0
+    folders = [clock.parent / "whole", clock.parent / "0"]
+    succeed(run(folders[0]))
+    seconds, kills = float(clock.read_text()), 0
+    while kills < 20:
+        outcome = run(folders[-1], limit=generator.uniform(0.3, 1.1) * seconds)
+        if outcome.code == -signal.SIGKILL:
+            kills += 1
+            amid_a_write += is_half_written(folders[-1])
+        else:
+            succeed(outcome)
+            folders.append(clock.parent / str(len(folders) - 1))
+    assert amid_a_write > 0
+    succeed(run(folders[-1]))
+    assert not any(map(is_half_written, folders))
+    return folders
+
+
 def train_with_slow_writes(clock, limit):
     """Lets half-written checkpoints be a good part of a training, and kills it after a time."""
     write = tf.train.Checkpoint.write
@@ -911,30 +941,16 @@ class TestStopping:
         check_equal_searches(tmp_path, runs / "search")
 
     def test_search_killed_at_20_random_instants(self, runs, tmp_path, data_dir):
-        """A search that finished before its time starts again, in a new folder."""
-        generator, clock = random.Random(0), tmp_path / "seconds"
+        clock = tmp_path / "seconds"
 
         def search(folder, limit=math.inf):
             arguments = (*SEARCH_OF_3, f"--workdir={folder}", f"--data_dir={data_dir}")
             watched = functools.partial(search_with_slow_writes, clock, limit)
             return forked.run("search", *arguments, before=watched)
 
-        succeed(search(tmp_path / "whole"))
-        seconds = float(clock.read_text())
-        kills, amid_a_write, searches = 0, 0, [tmp_path / "0"]
-        while kills < 20:
-            outcome = search(searches[-1], limit=generator.uniform(0.3, 1.1) * seconds)
-            if outcome.code == -signal.SIGKILL:
-                kills += 1
-                amid_a_write += any(searches[-1].rglob("*.partial"))
-            else:
-                succeed(outcome)
-                searches.append(tmp_path / str(len(searches)))
-        assert amid_a_write > 0
-        succeed(search(searches[-1]))
-        for folder in (tmp_path / "whole", *searches):
+        whole, *searches = kill_at_20_random_instants(search, clock)
+        for folder in (whole, *searches):
             check_equal_searches(folder, runs / "search")
-            assert not list(folder.rglob("*.partial"))
 
     @pytest.mark.parametrize("function", ["_write_saved_model", "write_model_card"])
     def test_export(self, runs, copy_of, function):
@@ -977,8 +993,7 @@ class TestStopping:
         check_equal_trainings(tmp_path, runs / "train")
 
     def test_train_killed_at_20_random_instants(self, tmp_path, data_dir, genotype):
-        """A training that finished before its time starts again, in a new folder."""
-        generator, clock = random.Random(0), tmp_path / "seconds"
+        clock = tmp_path / "seconds"
 
         def train(folder, limit=math.inf):
             arguments = (
@@ -988,22 +1003,9 @@ class TestStopping:
             watched = functools.partial(train_with_slow_writes, clock, limit)
             return forked.run("train", *arguments, before=watched)
 
-        succeed(train(tmp_path / "whole"))
-        seconds = float(clock.read_text())
-        kills, amid_a_write, trainings = 0, 0, [tmp_path / "0"]
-        while kills < 20:
-            outcome = train(trainings[-1], limit=generator.uniform(0.3, 1.1) * seconds)
-            if outcome.code == -signal.SIGKILL:
-                kills += 1
-                amid_a_write += is_half_written(trainings[-1])
-            else:
-                succeed(outcome)
-                trainings.append(tmp_path / str(len(trainings)))
-        assert amid_a_write > 0
-        succeed(train(trainings[-1]))
+        whole, *trainings = kill_at_20_random_instants(train, clock)
         for folder in trainings:
-            check_equal_trainings(folder, tmp_path / "whole")
-            assert not is_half_written(folder)
+            check_equal_trainings(folder, whole)
 
     def test_a_signal_that_comes_where_python_drops_exceptions(self):
         code = """

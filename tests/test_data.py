@@ -14,6 +14,7 @@ import pytest
 import sklearn.datasets
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from one_line import assert_one_line
 
 from cpnas_tf import data
 
@@ -77,13 +78,6 @@ def random_images(count, height, width, channels):
     generator = np.random.default_rng(0)
     images = generator.integers(256, size=(count, height, width, channels), dtype=np.uint8)
     return data.Images(images, generator.integers(10, size=count), "0123456789")
-
-
-def assert_one_line(error, *parts):
-    message = str(error.value)
-    assert len(message.splitlines()) == 1
-    for part in parts:
-        assert str(part) in message
 
 
 class TestDigits:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from one_line import assert_one_line
 from PIL import Image
 
 from cpnas_tf import data, image_folder
@@ -27,13 +28,6 @@ def folder(tmp_path):
         for name in ("cat", "dog"):
             write(tmp_path / split / name / "1.png", pixels())
     return tmp_path
-
-
-def assert_one_line(error, *parts):
-    message = str(error.value)
-    assert len(message.splitlines()) == 1
-    for part in parts:
-        assert str(part) in message
 
 
 class TestLoad:

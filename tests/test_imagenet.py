@@ -5,6 +5,7 @@ import pytest
 import small_imagenet
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from one_line import assert_one_line
 
 from cpnas_tf import augmentation, data, imagenet
 
@@ -59,13 +60,6 @@ def numbers_of(batches, images):
     """Which of `images` each image of a stream without augmentation is."""
     pixels = [image.tobytes() for image in augmentation.normalize(images.images[:]).numpy()]
     return [pixels.index(image.tobytes()) for batch, _ in batches for image in batch]
-
-
-def assert_one_line(error, *parts):
-    message = str(error.value)
-    assert len(message.splitlines()) == 1
-    for part in parts:
-        assert str(part) in message
 
 
 class TestLoad:

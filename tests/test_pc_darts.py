@@ -14,11 +14,13 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.framework.config import disable_op_determinism
+from small_search import StopError, make_images
 
 from cpnas_tf import data, pc_darts
 from cpnas_tf.genotypes import CHOICES, EDGES, Genotype
 from cpnas_tf.pc_darts import PCDarts, derive_cell
+
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 BATCH, STEPS, EPOCHS, WARMUP = 8, 2, 4, 2
 SETTINGS = {
@@ -33,20 +35,6 @@ SETTINGS = {
     "augmentation": {"flip": True},
     "seed": 3,
 }
-
-
-class StopError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def make_images(count, *, seed):
-    """Images of two classes, one brighter above and one below."""
-    random = np.random.default_rng(seed)
-    labels = random.integers(2, size=count)
-    images = random.integers(0, 200, size=(count, 8, 8, 1))
-    for image, label in zip(images, labels, strict=True):
-        image[4 * label : 4 * label + 4] += 55
-    return data.Images(images.astype(np.uint8), labels, ("above", "below"))
 
 
 TRAIN = make_images(22, seed=1)
@@ -93,14 +81,6 @@ class TestDerivation:
     @pytest.mark.parametrize(("inputs", "edges"), [(1, 4), (2, 8), (3, 11), (4, 13), (5, 14)])
     def test_how_many_edges_are_kept(self, inputs, edges):
         assert len(self.derive({}, inputs=inputs)) == edges
-
-
-@pytest.fixture(scope="module", autouse=True)
-def deterministic():
-    tf.keras.utils.set_random_seed(0)
-    tf.config.experimental.enable_op_determinism()
-    yield
-    disable_op_determinism()
 
 
 def values(search):

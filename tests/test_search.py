@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_tuner.errors import FatalError
-from tensorflow.python.framework.config import disable_op_determinism
+from small_search import StopError, make_images
 
 from cpnas_tf import data, search_log
 from cpnas_tf import search as search_module
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.oracle import ChildParentOracle
 from cpnas_tf.search import ChildParentTuner, search
+
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 SEARCH = {"rounds": 1, "operations": ("none", "avg_pool_3x3", "dil_conv_3x3"), "seed": 3}
 ARCHITECTURES = 3 + 2
@@ -34,30 +36,8 @@ TRAINING = {
 }
 
 
-class StopError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def make_images(count, *, seed):
-    """Images of two classes, one brighter above and one below."""
-    random = np.random.default_rng(seed)
-    labels = random.integers(2, size=count)
-    images = random.integers(0, 200, size=(count, 8, 8, 1))
-    for image, label in zip(images, labels, strict=True):
-        image[4 * label : 4 * label + 4] += 55
-    return data.Images(images.astype(np.uint8), labels, ("above", "below"))
-
-
 TRAIN = make_images(STEPS * BATCH + 2, seed=1)
 VALIDATION = make_images(2 * BATCH, seed=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def deterministic():
-    tf.keras.utils.set_random_seed(0)
-    tf.config.experimental.enable_op_determinism()
-    yield
-    disable_op_determinism()
 
 
 def values(tuner):

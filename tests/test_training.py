@@ -29,18 +29,11 @@ from small_training import (
     untimed,
     values,
 )
-from tensorflow.python.framework.config import disable_op_determinism
 
 from cpnas_tf import data, devices, training, training_log
 from cpnas_tf.operations import DropPath
 
-
-@pytest.fixture(scope="module", autouse=True)
-def deterministic():
-    tf.keras.utils.set_random_seed(0)
-    tf.config.experimental.enable_op_determinism()
-    yield
-    disable_op_determinism()
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 @pytest.fixture(scope="module")

@@ -26,21 +26,14 @@ from small_training import (
     truncate,
     untimed,
 )
-from tensorflow.python.framework.config import disable_op_determinism
 
 from cpnas_tf import training_log, training_progress
+
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 class StopError(Exception):
     """Stands for whatever ends a process."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def deterministic():
-    tf.keras.utils.set_random_seed(0)
-    tf.config.experimental.enable_op_determinism()
-    yield
-    disable_op_determinism()
 
 
 @pytest.fixture(scope="module")
