@@ -274,7 +274,7 @@ def batches(images, *, batch_size, seed, epochs=1, first_step=0, augmentation=No
         raise ValueError(
             f"{epochs} epochs have the steps 0..{epochs * steps}, received first_step={first_step}"
         )
-    return (
+    stream = (
         images.training_batches(
             batch_size=batch_size,
             seed=seed,
@@ -285,6 +285,7 @@ def batches(images, *, batch_size, seed, epochs=1, first_step=0, augmentation=No
         .apply(tf.data.experimental.assert_cardinality(epochs * steps - first_step))
         .prefetch(tf.data.AUTOTUNE)
     )
+    return _without_tuning(stream)
 
 
 def evaluation_batches(images, *, batch_size):
@@ -295,7 +296,7 @@ def evaluation_batches(images, *, batch_size):
         labels, int32 [batch].
     """
     _check_batch_size(batch_size)
-    return (
+    stream = (
         images.in_order()
         .batch(batch_size)
         .map(
@@ -305,6 +306,18 @@ def evaluation_batches(images, *, batch_size):
         )
         .prefetch(tf.data.AUTOTUNE)
     )
+    return _without_tuning(stream)
+
+
+def _without_tuning(stream):
+    """Fixes a stream's parallel calls and buffers at once instead of tuning them as it runs.
+
+    An iterator that ends waits for the thread that tunes, which sleeps the longer the longer the
+    iterator has lived: at the end of an epoch the whole training stood still for it.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return stream.with_options(options)
 
 
 def _check_batch_size(batch_size):

@@ -128,6 +128,14 @@ def check_drop_path(rate):
         raise ValueError(f"drop_path must be a number in [0, 1), received: {rate!r}")
 
 
+def further(x):
+    """Maps `[batch, height, width, channels]` without their first row and their first column.
+
+    Equals `x[:, 1:, 1:]`, whose gradient is ten times slower on a CPU than this slice's padding.
+    """
+    return tf.slice(x, [0, 1, 1, 0], [-1, -1, -1, -1])
+
+
 class Units:
     """What the units of derived networks and of the supernet share: precision and names.
 
@@ -198,7 +206,7 @@ class LarqUnits(Units):
 
     def factorized_reduction(self, x, filters, *, kind="pointwise"):
         """Activation, two stride-2 1x1 convolutions, the second a pixel further, BN."""
-        halves = [self._pointwise(part, filters // 2, kind, stride=2) for part in (x, x[:, 1:, 1:])]
+        halves = [self._pointwise(part, filters // 2, kind, stride=2) for part in (x, further(x))]
         return self._batch_norm(self.concatenate(halves))
 
     def add(self, parts):

@@ -83,6 +83,35 @@ def plot_accuracies(rows):
     return figure
 
 
+def plot_epochs(rows):
+    """Draws the accuracies over the epochs of a search with PC-DARTS, narrow enough for a phone.
+
+    Args:
+        rows: as `search_log.read_epochs` gives them, at least one.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    figure = new_figure(3.3, width=NARROW_WIDTH)
+    axes = figure.add_axes((0.16, 0.24, 0.82, 0.69))
+    lines = {"accuracy": ("weights", INK), "architecture_accuracy": ("architecture", CHILD_COLOUR)}
+    for measure, (name, colour) in lines.items():
+        known = [(row["epoch"], 100 * row[measure]) for row in rows if row[measure] is not None]
+        style = {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1.2}
+        axes.plot(*zip(*known, strict=True) if known else ((), ()), label=name, **style)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("accuracy in training (%)")
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)
+    axes.yaxis.label.set_size(9)
+    axes.xaxis.label.set_size(9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(ncols=len(lines), fontsize=9, frameon=False, loc="lower center")
+    return figure
+
+
 def _draw_accuracies(axes, rows, stages):
     for who, colour, marker in (("parent", PARENT_COLOUR, "s"), ("child", CHILD_COLOUR, "o")):
         percent = [100 * row[f"{who}_accuracy"] for row in rows]

@@ -6,7 +6,7 @@ It shows what the files of a workdir say, so that the same files give the same r
 import os
 
 import cpnas_tf
-from cpnas_tf import ablation_report, ablation_table, search_log, search_report
+from cpnas_tf import ablation_report, ablation_table, epochs_report, search_log, search_report
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.markup import element, page, section, table
 from cpnas_tf.workdir import read_json
@@ -58,10 +58,12 @@ def _read_run(workdir):
 
 
 def _report_search(log, path, config, trained):
-    sampled = os.path.exists(log) and not search_log.is_by_epochs(log)
-    rows = search_log.read(log) if sampled else None
     genotype = Genotype.load(path) if os.path.exists(path) else None
-    return search_report.sections(rows, genotype=genotype, config=config, trained=trained)
+    more = {"genotype": genotype, "config": config, "trained": trained}
+    if search_log.is_by_epochs(log):
+        return epochs_report.sections(search_log.read_epochs(log), **more)
+    rows = search_log.read(log) if os.path.exists(log) else None
+    return search_report.sections(rows, **more)
 
 
 def _report_ablation(workdir):

@@ -81,16 +81,38 @@ def read(path):
     Raises:
         ValueError: naming the file and line, if it is missing, empty or not such a log.
     """
+    return _read(path, COLUMNS, _parse_row, POSITION)
+
+
+def read_epochs(path):
+    """Reads the log of a search with PC-DARTS, finished or not.
+
+    Returns:
+        A list with a dict an epoch, whose keys are `EPOCH_COLUMNS`: `epoch` is an integer; the 28
+        `CHOICES` operations' names; the `MEASURES` floats, the architecture's None in the warm-up;
+        `seconds` a float.
+
+    Raises:
+        ValueError: naming the file and line, if it is missing, empty or not such a log.
+    """
+    return _read(path, EPOCH_COLUMNS, _parse_epoch, EPOCH_COLUMNS[:1])
+
+
+def _read(path, columns, parse, position):
+    """The rows of a table whose values at `position` increase from line to line."""
     rows, line = [], 1
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.reader(file, strict=True)
-            _check_header(next(reader, ()))
+            _check_header(next(reader, ()), columns)
             for fields in reader:
                 line = reader.line_num
-                rows.append(_parse_row(fields))
-                if len(rows) > 1 and _position(rows[-2]) >= _position(rows[-1]):
-                    raise ValueError("stage, round and sample must increase from line to line")
+                if len(fields) != len(columns):
+                    raise ValueError(f"expected {len(columns)} values, received {len(fields)}")
+                rows.append(parse(dict(zip(columns, fields, strict=True))))
+                last = [[row[name] for name in position] for row in rows[-2:]]
+                if len(last) == 2 and last[0] >= last[1]:
+                    raise ValueError(f"{', '.join(position)} must increase from line to line")
     except FileNotFoundError:
         raise ValueError(f"search log not found: {path}") from None
     except OSError as error:
@@ -98,36 +120,47 @@ def read(path):
     except (csv.Error, ValueError) as error:
         raise ValueError(f"cannot read the search log {path}, line {line}: {error}") from None
     if not rows:
-        raise ValueError(f"the search log {path} holds no architecture yet")
+        raise ValueError(f"the search log {path} holds no row yet")
     return rows
 
 
-def _check_header(fields):
-    if tuple(fields) != COLUMNS:
-        names = (*POSITION, CHOICES[0], "...", CHOICES[-1], *COLUMNS[-4:])
-        raise ValueError(f"expected {len(COLUMNS)} columns: {', '.join(names)}")
+def _check_header(fields, columns):
+    if tuple(fields) != columns:
+        first, last = (columns.index(CHOICES[end]) for end in (0, -1))
+        names = (*columns[: first + 1], "...", *columns[last:])
+        raise ValueError(f"expected {len(columns)} columns: {', '.join(names)}")
 
 
-def _parse_row(fields):
-    if len(fields) != len(COLUMNS):
-        raise ValueError(f"expected {len(COLUMNS)} values, received {len(fields)}")
-    row = dict(zip(COLUMNS, fields, strict=True))
-    for name in CHOICES:
-        if row[name] not in OPERATIONS:
-            raise ValueError(f"unknown operation {row[name]!r} in column {name}")
+def _parse_row(row):
+    """The values of an architecture's line."""
+    _check_choices(row)
     for name in POSITION:
         row[name] = int(row[name])
     if not 0 <= row["stage"] < len(OPERATIONS) - 1:
         raise ValueError(f"stage must be 0 to {len(OPERATIONS) - 2}, received {row['stage']}")
-    for name in (*SCORES, "seconds"):
-        row[name] = float(row[name])
-        if not math.isfinite(row[name]):
-            raise ValueError(f"{name} must be finite, received {row[name]}")
-    return row
+    return row | {name: _number(row, name) for name in (*SCORES, "seconds")}
 
 
-def _position(row):
-    return tuple(row[name] for name in POSITION)
+def _parse_epoch(row):
+    """The values of an epoch's line."""
+    _check_choices(row)
+    row["epoch"] = int(row["epoch"])
+    known = [name for name in MEASURES if row[name] or not name.startswith("architecture")]
+    numbers = {name: _number(row, name) for name in (*known, "seconds")}
+    return row | dict.fromkeys(MEASURES) | numbers
+
+
+def _check_choices(row):
+    for name in CHOICES:
+        if row[name] not in OPERATIONS:
+            raise ValueError(f"unknown operation {row[name]!r} in column {name}")
+
+
+def _number(row, name):
+    value = float(row[name])
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, received {value}")
+    return value
 
 
 def initial_operations(rows):

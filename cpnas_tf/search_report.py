@@ -36,17 +36,17 @@ def sections(rows=None, *, genotype=None, config=None, trained=()):
         A list of elements.
     """
     config = config or {}
-    comparison = _comparison(genotype, config, trained)
+    beside_the_paper = comparison(genotype, config, trained)
     if rows is None:
-        return [_cells(genotype), comparison]
+        return [cells(genotype), beside_the_paper]
     return [
         *([] if genotype else [_unfinished(rows, config)]),
         _overview(rows, config),
-        _cells(genotype),
+        cells(genotype),
         _survival(rows, genotype),
         _accuracies(rows),
         _scores(rows),
-        comparison,
+        beside_the_paper,
         _cost(rows, config, trained),
     ]
 
@@ -98,7 +98,8 @@ def _overview(rows, config):
     return facts({name: str(value) for name, value in known.items() if value is not None})
 
 
-def _cells(genotype):
+def cells(genotype):
+    """The section that shows a search's result, None where there is none yet."""
     if genotype is None:
         return section("Cells", element("p", "None yet: they are the end of the search."))
     pictures = [
@@ -194,7 +195,8 @@ def _scores(rows):
     )
 
 
-def _comparison(genotype, config, trained):
+def comparison(genotype, config, trained):
+    """The section that shows trained networks beside the paper's, see `sections`."""
     dataset = "imagenet2012" if setting(config, "data", "name") == "imagenet2012" else "cifar10"
     printed, measures, title = {
         "cifar10": (
@@ -253,6 +255,12 @@ def _cost(rows, config, trained):
     if images:
         values.insert(1, ("training images an architecture", f"{images:,}"))
         values.insert(2, ("images sampled, each by child and parent", f"{images * len(rows):,}"))
+    return cost(values, trained)
+
+
+def cost(values, trained):
+    """The section that shows what a search took: (what, text) each, then trainings and paper."""
+    values = list(values)
     for network in trained:
         name = f"training of {network['name']}, seconds"
         values.append((name, f"{network['seconds']:,.0f} ({duration(network['seconds'])})"))

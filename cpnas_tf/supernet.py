@@ -43,7 +43,7 @@ from cpnas_tf.networks import (
     reduction_cells,
     walk,
 )
-from cpnas_tf.operations import BN_EPSILON, OPERATION_FUNCTIONS, Units
+from cpnas_tf.operations import BN_EPSILON, OPERATION_FUNCTIONS, Units, further
 
 # The key of the bank that holds all that is no edge's: stem, preprocessing, classifier.
 _TRUNK = "trunk"
@@ -181,7 +181,7 @@ class BankUnits(Units):
         x = self._activated(x, kind)
         halves = [
             self._convolution(part, filters // 2, stride=2, binary=self.child)
-            for part in (x, x[:, 1:, 1:])
+            for part in (x, further(x))
         ]
         return self._batch_norm(self.concatenate(halves))
 

@@ -4,6 +4,8 @@ import shutil
 import pytest
 from fake_ablation import ACCURACIES, runs_of, searches_of
 from fake_ablation import write as write_ablation
+from fake_epochs import run_epochs
+from fake_epochs import write as write_epochs
 from fake_search import run_search
 from pages import Page
 from test_search_log import write as write_log
@@ -47,6 +49,15 @@ def test_a_search(search):
     assert page.headings[-1] == "Configuration"
     assert len(page.pictures) == 3
     assert "found, read by cpnas_tf" in page.words
+
+
+def test_a_search_by_epochs(search):
+    write_epochs(search / "search.csv", run_epochs(12))
+    page = Page(make_report(search))
+    assert page.headings[0] == "Search on digits"
+    assert "Operations over the search" in page.headings
+    (search / "genotype.json").unlink()
+    assert "Unfinished: 12 epochs are done." in Page(make_report(search)).words
 
 
 def test_an_ablation(ablation):

@@ -1,4 +1,6 @@
 import pytest
+from fake_epochs import run_epochs
+from fake_epochs import write as write_epochs
 from fake_search import run_search
 
 from cpnas_tf import search_log
@@ -52,6 +54,34 @@ def test_the_log_of_a_search_by_epochs(tmp_path):
     assert not search_log.is_by_epochs(tmp_path / "missing.csv")
 
 
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_epochs_are_read_as_they_were_written(tmp_path, count):
+    rows = run_epochs(count)
+    assert search_log.read_epochs(write_epochs(tmp_path / "search.csv", rows)) == rows
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epoch,", "era,", "line 1: expected 34 columns: epoch, normal_0_2, ..., reduce_4_5, loss"),
+        ("\n2,", "\n1,", "line 3: epoch must increase"),
+        (",0.5,,,", ",,,,", "line 2: could not convert"),
+        (",0.5,,,", ",0.5,,inf,", "line 2: architecture_accuracy must be finite, received inf"),
+        (",1.500\n", "\n", "line 2: expected 34 values, received 33"),
+        ("\n1,none", "\n1,non", "line 2: unknown operation 'non'"),
+    ],
+)
+def test_a_broken_log_of_epochs_is_one_clear_line(tmp_path, old, new, message):
+    first, *rest = run_epochs(3)
+    path = write_epochs(tmp_path / "search.csv", [{**first, CHOICES[0]: "none"}, *rest])
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message) as raised:
+        search_log.read_epochs(path)
+    assert str(path) in str(raised.value)
+
+
 def test_every_result_needs_its_seconds(tmp_path):
     with pytest.raises(ValueError, match="longer than"):
         search_log.write(tmp_path / "search.csv", [], [1.0])
@@ -66,11 +96,11 @@ def replaced(old, new):
     ("damage", "message"),
     [
         (lambda text: "", "line 1: expected 35 columns"),
-        (lambda text: text.splitlines()[0], "holds no architecture yet"),
+        (lambda text: text.splitlines()[0], "holds no row yet"),
         (replaced("child_accuracy", "accuracy"), "line 1: expected 35 columns"),
         (lambda text: text[:-30], "line 36: "),
         (lambda text: text + "7,0\n", "line 37: expected 35 values, received 2"),
-        (lambda text: text + text.splitlines()[-1], "line 37: stage, round and sample must incr"),
+        (lambda text: text + text.splitlines()[-1], "line 37: stage, round, sample must incr"),
         (replaced(",skip_connect,", ",skip,"), "unknown operation 'skip' in column"),
         (replaced("\n0,0,0,", "\n0,x,0,"), "line 2: .*'x'"),
         (replaced("\n0,0,0,", "\n7,0,0,"), "line 2: stage must be 0 to 6, received 7"),
