@@ -44,7 +44,8 @@ class ChildParentTuner(BaseTuner):
         validation: `Images` to validate on.
         directory: folder of the search, where `search.csv` is written.
         batch_size: images a step, of all replicas together.
-        learning_rate: of the first epoch; follows a cosine to 0 over all the search's epochs.
+        learning_rate: of the first epoch.
+        final_learning_rate: to which it follows a cosine over all the search's epochs.
         momentum: of SGD.
         weight_decay: L2 on all sampled parameters.
         augmentation: keyword arguments of `augmentation.augment`.
@@ -66,6 +67,7 @@ class ChildParentTuner(BaseTuner):
         directory,
         batch_size=512,
         learning_rate=0.025,
+        final_learning_rate=0.0,
         momentum=0.9,
         weight_decay=5e-4,
         augmentation=None,
@@ -73,13 +75,17 @@ class ChildParentTuner(BaseTuner):
     ):
         self._sgd = {"momentum": momentum, "weight_decay": weight_decay}
         check_sgd(learning_rate=learning_rate, **self._sgd)
+        if not 0 <= final_learning_rate <= learning_rate:
+            raise ValueError(
+                f"final_learning_rate must be 0 to learning_rate, received: {final_learning_rate}"
+            )
         self._strategy = tf.distribute.get_strategy()
         replicas = self._strategy.num_replicas_in_sync
         devices.check_batch_size(self._strategy, batch_size)
         self._steps = data.steps_per_epoch(train, batch_size=batch_size)
         self._train_images = len(train)
         self._supernets = supernets
-        self._learning_rate = learning_rate
+        self._learning_rate, self._final_learning_rate = learning_rate, final_learning_rate
         self._train_step = tf.function(self._train_both, autograph=False)
         self._count_correct = tf.function(self._count_both, autograph=False)
         self._validation = _equal_batches(validation, batch_size, replicas=replicas)
@@ -172,11 +178,12 @@ class ChildParentTuner(BaseTuner):
         """One epoch of one architecture; the only host synchronization is at its end."""
         cosine = 0.5 * (1 + math.cos(math.pi * epoch / self.oracle.architectures))
         choices = tf.constant(genotype.indices)
-        learning_rate = tf.constant(self._learning_rate * cosine, tf.float32)
+        final = self._final_learning_rate
+        rate = tf.constant(final + (self._learning_rate - final) * cosine, tf.float32)
         totals = [0.0] * len(PRECISIONS)
         for step in range(self._steps):
             images, labels = next(self._batches)
-            losses = self._train_step(images, labels, choices, learning_rate)
+            losses = self._train_step(images, labels, choices, rate)
             totals = [total + loss for total, loss in zip(totals, losses, strict=True)]
             self._progress.step(epoch, step, self._steps)
         for precision, total in zip(PRECISIONS, totals, strict=True):
@@ -373,6 +380,7 @@ def plan_search(
     beta=2.0,
     batch_size=512,
     learning_rate=0.025,
+    final_learning_rate=0.0,
     momentum=0.9,
     weight_decay=5e-4,
     operations=OPERATIONS,
@@ -398,7 +406,9 @@ def plan_search(
         rounds: T, how often each operation is sampled before a pruning.
         beta: beta_P of Eq. 1.
         batch_size: images a step.
-        learning_rate: of SGD at the start; follows a cosine to 0 over the epochs.
+        learning_rate: of SGD at the start.
+        final_learning_rate: to which it follows a cosine over the epochs. The paper's 0 leaves
+            little to learn for the last architectures, by which the last operations are pruned.
         momentum: of SGD.
         weight_decay: L2 on all sampled parameters.
         operations: the K operations that each edge starts with.
@@ -440,6 +450,7 @@ def plan_search(
         directory=directory,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        final_learning_rate=final_learning_rate,
         momentum=momentum,
         weight_decay=weight_decay,
         augmentation=augmentation,

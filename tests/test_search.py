@@ -308,6 +308,8 @@ class TestTuner:
             ({"learning_rate": -0.1}, "learning_rate must be a number > 0, received: -0.1"),
             ({"learning_rate": math.nan}, "learning_rate must be .* received: nan"),
             ({"learning_rate": math.inf}, "learning_rate must be .* received: inf"),
+            ({"final_learning_rate": 9.0}, "final_learning_rate must be 0 to .* received: 9.0"),
+            ({"final_learning_rate": math.nan}, "final_learning_rate must be .* received: nan"),
             ({"momentum": 1.0}, r"momentum must be in \[0, 1\), received: 1.0"),
             ({"momentum": -0.1}, "momentum must be .* received: -0.1"),
             ({"weight_decay": -1}, "weight_decay must be a number >= 0, received: -1"),
@@ -355,8 +357,9 @@ class TestTuner:
             assert changed == with_weights
             assert 0 < len(with_weights) < len(sampled) <= 14
 
-    def test_learning_rate_is_a_cosine_over_the_architectures(self, new_tuner, tmp_path):
-        tuner, seen = new_tuner(tmp_path), []
+    @pytest.mark.parametrize("final", [0.0, LEARNING_RATE / 4])
+    def test_learning_rate_is_a_cosine_over_the_architectures(self, new_tuner, tmp_path, final):
+        tuner, seen = new_tuner(tmp_path, final_learning_rate=final), []
         step = tuner._train_step
 
         def spy(images, labels, choices, learning_rate):
@@ -366,7 +369,7 @@ class TestTuner:
         tuner._train_step = spy
         tuner.search()
         cosine = [
-            LEARNING_RATE * (1 + math.cos(math.pi * number / ARCHITECTURES)) / 2
+            final + (LEARNING_RATE - final) * (1 + math.cos(math.pi * number / ARCHITECTURES)) / 2
             for number in range(ARCHITECTURES)
         ]
         assert seen == pytest.approx([rate for rate in cosine for _ in range(STEPS)])
