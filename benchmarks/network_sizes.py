@@ -24,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from cpnas_tf import costs
 from cpnas_tf.genotypes import OPERATIONS, Genotype
 from cpnas_tf.networks import build_network
+from cpnas_tf.paper_tables import TABLE_3
 from cpnas_tf.reference_networks import wrn22
 
 FLAGS = flags.FLAGS
@@ -48,7 +49,7 @@ PARAMETERS = {"Small": 2.9, "Medium": 4.4, "Large": 10.6, "ImageNet *": 12.5, "I
 
 def paper(name):
     """What the paper's Tables 1 to 3 print of a network, by column."""
-    memory = dict(zip(COLUMNS[2:], costs.TABLE_3.get(f"CP-NAS ({name})", ()), strict=False))
+    memory = dict(zip(COLUMNS[2:], TABLE_3.get(f"CP-NAS ({name})", ()), strict=False))
     return {"parameters": PARAMETERS[name], **memory} if name in PARAMETERS else {}
 
 
