@@ -15,6 +15,7 @@ from cpnas_tf.operations import (
     DepthwiseMagnitudeAwareSign,
     DropPath,
     LarqUnits,
+    further,
 )
 
 SHAPE = (6, 8, 4)
@@ -225,9 +226,18 @@ def test_each_convolution_and_pooling_has_its_own_bn(operation, stride):
     for precision in PRECISIONS:
         layers = operation_model(operation, stride, precision).layers
         kinds = [type(layer).__name__ for layer in layers]
-        assert [kind for kind in kinds if kind not in ("InputLayer", "SlicingOpLambda")] == [
-            *LAYERS[operation, stride]
-        ]
+        others = ("InputLayer", "SlicingOpLambda", "TFOpLambda")  # slices
+        assert [kind for kind in kinds if kind not in others] == [*LAYERS[operation, stride]]
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 3), (2, 5, 3, 4, 3)])
+def test_further_is_an_index_with_its_gradient(shape):
+    x = tf.random.normal(shape)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        sliced, indexed = (tf.square(part) for part in (further(x), x[:, 1:, 1:]))
+    np.testing.assert_array_equal(sliced, indexed)
+    np.testing.assert_array_equal(tape.gradient(sliced, x), tape.gradient(indexed, x))
 
 
 def test_every_operation_has_a_function_in_the_order_of_the_names():

@@ -30,6 +30,7 @@ ORDER = [
     "ablation_drawing",
     "markup",
     "search_report",
+    "epochs_report",
     "ablation_report",
     "report",
     "ablation",

@@ -30,6 +30,7 @@ LEARNING_RATE = 0.2
 TRAINING = {
     "batch_size": BATCH,
     "learning_rate": LEARNING_RATE,
+    "final_learning_rate": 0.0,
     "momentum": 0.9,
     "weight_decay": 0.01,
     "augmentation": {"flip": True},
@@ -260,7 +261,7 @@ class TestSearch:
                 mixed_precision=True,
                 on_start=StopError,
                 **SEARCH,
-                **TRAINING,
+                **TRAINING | {"final_learning_rate": 0.005},
             )
         oracle, child, parent, tuner = (settings for _, settings in made)
         assert oracle == {**SEARCH, "beta": 0.5, "allow_none": False}
@@ -270,6 +271,7 @@ class TestSearch:
         assert parent == {**sizes, "precision": "parent"}
         assert tuner == {
             **TRAINING,
+            "final_learning_rate": 0.005,
             "train": TRAIN,
             "validation": VALIDATION,
             "directory": tmp_path,
