@@ -313,7 +313,7 @@ def _without_tuning(stream):
     """Fixes a stream's parallel calls and buffers at once instead of tuning them as it runs.
 
     An iterator that ends waits for the thread that tunes, which sleeps the longer the longer the
-    iterator has lived: at the end of an epoch the whole training stood still for it.
+    iterator has lived: at its end a search stood still for up to a minute.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
