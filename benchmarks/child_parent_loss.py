@@ -60,18 +60,16 @@ def load(split, data_dir, first=None):
     """The first images of a split of CIFAR-10, each pixel the mean of 2x2."""
     from cpnas_tf import data
 
-    found = data.load("cifar10", split, data_dir=data_dir)
-    images = found.images[:first]
-    blocks = images.reshape(len(images), 16, 2, 16, 2, 3)
-    reduced = blocks.mean(axis=(2, 4)).round().astype(images.dtype)
-    return data.Images(reduced, found.labels[:first], found.class_names)
+    found = data.load("cifar10", split, data_dir=data_dir).take(slice(first))
+    blocks = found.images.reshape(len(found), 16, 2, 16, 2, 3)
+    reduced = blocks.mean(axis=(2, 4)).round().astype(found.images.dtype)
+    return data.Images(reduced, found.labels, found.class_names)
 
 
 def train_once(folder, setting, seed, images, test):
     """Does or goes on with one training; its result is the folder's result.json."""
     import tensorflow as tf
 
-    from cpnas_tf import data
     from cpnas_tf.child_parent import ChildParentLoss
     from cpnas_tf.genotypes import Genotype
     from cpnas_tf.networks import build_network
@@ -92,14 +90,11 @@ def train_once(folder, setting, seed, images, test):
         if weights and any(weights)
         else None
     )
-    watched = data.Images(
-        test.images[:WATCHED_IMAGES], test.labels[:WATCHED_IMAGES], test.class_names
-    )
     started = time.monotonic()
     history = train(
         model,
         images,
-        validation=watched,
+        validation=test.take(slice(WATCHED_IMAGES)),
         directory=folder,
         child_parent=loss,
         seed=seed,

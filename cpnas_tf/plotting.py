@@ -103,11 +103,7 @@ def plot_epochs(rows):
     axes.set_ylabel("accuracy in training (%)")
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8)
-    axes.yaxis.label.set_size(9)
-    axes.xaxis.label.set_size(9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    _style_panels(axes)
     figure.legend(ncols=len(lines), fontsize=9, frameon=False, loc="lower center")
     return figure
 
@@ -128,7 +124,7 @@ def _stage_spans(rows):
     return spans
 
 
-def _style_panels(*panels, stages):
+def _style_panels(*panels, stages=()):
     for axes in panels:
         axes.tick_params(labelsize=8, labelbottom=axes is panels[-1])
         axes.yaxis.label.set_size(9)
@@ -136,7 +132,8 @@ def _style_panels(*panels, stages):
         axes.spines[["top", "right"]].set_visible(False)
         for _, first, _ in stages[1:]:
             axes.axvline(first - 0.5, color="#bbbbbb", linewidth=0.8, zorder=0)
-    panels[-1].set_xlim(0.5, stages[-1][2] + 0.5)
+    if stages:
+        panels[-1].set_xlim(0.5, stages[-1][2] + 0.5)
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
 
 
