@@ -274,7 +274,7 @@ def batches(images, *, batch_size, seed, epochs=1, first_step=0, augmentation=No
         raise ValueError(
             f"{epochs} epochs have the steps 0..{epochs * steps}, received first_step={first_step}"
         )
-    stream = (
+    return (
         images.training_batches(
             batch_size=batch_size,
             seed=seed,
@@ -284,8 +284,8 @@ def batches(images, *, batch_size, seed, epochs=1, first_step=0, augmentation=No
         )
         .apply(tf.data.experimental.assert_cardinality(epochs * steps - first_step))
         .prefetch(tf.data.AUTOTUNE)
+        .apply(_without_tuning)
     )
-    return _without_tuning(stream)
 
 
 def evaluation_batches(images, *, batch_size):
@@ -296,7 +296,7 @@ def evaluation_batches(images, *, batch_size):
         labels, int32 [batch].
     """
     _check_batch_size(batch_size)
-    stream = (
+    return (
         images.in_order()
         .batch(batch_size)
         .map(
@@ -305,8 +305,8 @@ def evaluation_batches(images, *, batch_size):
             deterministic=True,
         )
         .prefetch(tf.data.AUTOTUNE)
+        .apply(_without_tuning)
     )
-    return _without_tuning(stream)
 
 
 def _without_tuning(stream):
