@@ -48,6 +48,12 @@ class TrainingState:
         self._checkpoint = tf.train.Checkpoint(
             model=_alone(model), record=self._record, classes=classes, **parts
         )
+        self._write = tf.function(self._write_on_the_host, autograph=False)
+
+    def _write_on_the_host(self, path):
+        """Writes one file of data. As a graph, since Python takes a second for many variables."""
+        with tf.device(self._record.device):
+            self._checkpoint.write(path)
 
     def restore(self):
         """Goes back to the last checkpoint that can be read; returns whether there is one.
@@ -95,8 +101,9 @@ class TrainingState:
             partial = os.path.join(self._folder, f"{name}.partial")
             if not self._is_chief:
                 partial = stack.enter_context(tempfile.TemporaryDirectory())
+            os.makedirs(partial, exist_ok=True)
             try:
-                self._checkpoint.write(os.path.join(partial, name))
+                self._write(tf.constant(os.path.join(partial, name)))
             except tf.errors.OpError as error:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise OSError(
