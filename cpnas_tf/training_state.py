@@ -48,10 +48,12 @@ class TrainingState:
         self._checkpoint = tf.train.Checkpoint(
             model=_alone(model), record=self._record, classes=classes, **parts
         )
-        self._write = tf.function(self._write_on_the_host, autograph=False)
+        self._write = self._write_on_the_host
+        if model.compute_dtype != "float16":  # Keras hides the scale of its losses from a graph
+            self._write = tf.function(self._write, autograph=False)
 
     def _write_on_the_host(self, path):
-        """Writes one file of data. As a graph, since Python takes a second for many variables."""
+        """Writes one file of data. In a graph, since Python takes a second for many variables."""
         with tf.device(self._record.device):
             self._checkpoint.write(path)
 
