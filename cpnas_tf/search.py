@@ -437,6 +437,7 @@ def plan_search(
             precision=precision,
             stem=stem,
             real_inputs=real_inputs,
+            operations=oracle.operations,
             seed=seed,
             dtype="bfloat16" if mixed_precision else "float32",
         )

@@ -236,6 +236,7 @@ class Supernet:
         channels: C of the first cell (the paper's search: 16).
         precision: "child" or "parent".
         stem, real_inputs: as in `build_network`.
+        operations: those of `OPERATIONS` that an architecture may have.
         seed: of the initial weights; the same seed gives child and parent the same ones.
         dtype: of the convolutions, "float32" or "bfloat16"; weights, BN statistics and logits are
             always float32.
@@ -257,12 +258,13 @@ class Supernet:
         precision="child",
         stem="cifar",
         real_inputs=(),
+        operations=OPERATIONS,
         seed=0,
         dtype="float32",
     ):
         self._settings = {"cells": cells, "channels": channels, "classes": classes, "stem": stem}
         check_network(input_shape=input_shape, **self._settings)
-        self._input_shape = tuple(input_shape)
+        self._input_shape, self._operations = tuple(input_shape), tuple(operations)
         self._precision, self._real_inputs = precision, real_inputs
         self._units = functools.partial(BankUnits, precision, dtype=dtype, real_inputs=real_inputs)
         self._plan_edges()
@@ -297,7 +299,7 @@ class Supernet:
             units = self._units(self._trunk_layout.take)
             walk(units, tf.zeros([1, *self._input_shape]), edge=edge, **self._settings)
         self._row_layouts = {
-            key: [self._operation_layout(*key, operation) for operation in OPERATIONS]
+            key: [self._operation_layout(*key, operation) for operation in self._operations]
             for key in self._bank_edges
         }
 
@@ -317,7 +319,7 @@ class Supernet:
                 units = self._units(layout.values(row))
                 return lambda: OPERATION_FUNCTIONS[name](units, x, stride)
 
-            branches = [branch(*pair) for pair in zip(OPERATIONS, layouts, strict=True)]
+            branches = [branch(*pair) for pair in zip(self._operations, layouts, strict=True)]
             return tf.switch_case(operation, branches)
 
         return tf.function(apply, autograph=False, experimental_attributes={"_noinline": True})
@@ -326,6 +328,14 @@ class Supernet:
         """Where the 28 choices hold the operation of an edge."""
         cell_type = "reduce" if cell in reduction_cells(self._settings["cells"]) else "normal"
         return CELL_TYPES.index(cell_type) * len(EDGES) + number
+
+    def _on_host(self, choices):
+        """Where each choice stands in the banks; on the host, which dispatches also for a GPU."""
+        places = [
+            self._operations.index(name) if name in self._operations else -1 for name in OPERATIONS
+        ]
+        with tf.device("CPU"):
+            return tf.unstack(tf.gather(places, choices))
 
     def _positions(self, choices):
         """Where the sampled rows stand in each bank: `{key: int [rows, 2]}`."""
@@ -358,7 +368,7 @@ class Supernet:
         Returns:
             float `[batch, classes]`.
         """
-        choices = _on_host(choices)
+        choices = self._on_host(choices)
         return self._logits(images, choices, _gather(self._banks, self._positions(choices)))
 
     def train_step(self, images, labels, choices, *, learning_rate, momentum, weight_decay):
@@ -376,7 +386,7 @@ class Supernet:
         Returns:
             The mean cross-entropy before the step, a float scalar.
         """
-        choices = _on_host(choices)
+        choices = self._on_host(choices)
         positions = self._positions(choices)
         weights = _gather(self._banks, positions)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
@@ -415,7 +425,7 @@ class Supernet:
             operation = edge_operation(
                 genotype, cell=cell, number=number, cells=self._settings["cells"]
             )
-            index = OPERATIONS.index(operation)
+            index = self._operations.index(operation)
             parts = self._row_layouts[key][index].layers(self._banks[key][row, index].numpy())
             scope = edge_scope(cell, number, operation)
             layers.update({f"{scope}_{name}": arrays for name, arrays in parts.items()})
@@ -441,12 +451,6 @@ def _variable(value, name):
 
 def _zeros(variable):
     return tf.Variable(tf.zeros_like(variable), name=f"{variable.name.split(':')[0]}_momentum")
-
-
-def _on_host(choices):
-    """The choices one by one, on the host, where a dispatch is decided also for a GPU."""
-    with tf.device("CPU"):
-        return tf.unstack(choices)
 
 
 def _gather(variables, positions):

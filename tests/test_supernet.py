@@ -285,6 +285,18 @@ def test_bfloat16_is_nearly_the_same():
     assert max(losses[-1], other_losses[-1]) < 0.5 * losses[0]
 
 
+def test_a_supernet_of_some_operations_has_no_others():
+    operations = ("none", "avg_pool_3x3", "dil_conv_3x3")
+    engine = Engine("parent", operations=operations, cells=1)
+    genotype = Genotype.from_choices(random.Random(0).choices(operations, k=28))
+    engine.train(genotype, learning_rate=0.1)
+    images, _ = engine.batch(1)
+    derived = engine.supernet.derive(genotype)(images, training=True)
+    np.testing.assert_allclose(engine.logits(genotype, seed=1), derived, atol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="-1"):
+        engine.logits(rotated(0))
+
+
 def test_choices_change_the_logits(engine):
     """Each edge's choice reaches the logits, of normal and reduction cells."""
     choices = list(rotated(2).choices)
