@@ -22,7 +22,7 @@ quickstart: .venv/installed
 	$(VENV_PYTHON) bin/quickstart.py --folder=$(RUN)
 
 test: lint
-	$(VENV_PYTHON) -m pytest --numprocesses=2 --dist=loadfile
+	$(VENV_PYTHON) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	$(VENV_PYTHON) -m ruff check

@@ -18,3 +18,18 @@ def deterministic():
     tf.config.experimental.enable_op_determinism()
     yield
     disable_op_determinism()
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """An empty folder, where the first command prepares the digits."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def genotype(tmp_path):
+    """A genotype's file."""
+    from commands import GENOTYPE
+
+    GENOTYPE.save(tmp_path / "genotype.json")
+    return tmp_path / "genotype.json"

@@ -1,38 +1,46 @@
 """The commands, as a user runs them: in a row, stopped and started again, and with bad input."""
 
-import csv
 import fcntl
 import functools
 import importlib.util
 import inspect
 import json
-import math
 import os
-import pathlib
-import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
-import cpnas_tf  # noqa: F401, isort: skip
 import forked
-import numpy as np
 import pytest
-import small_imagenet
-import tensorflow as tf
+from commands import (
+    GENOTYPE,
+    KEPT,
+    OF_3,
+    PROGRESS,
+    SEARCH,
+    SEARCH_OF_3,
+    SMALL_SEARCH,
+    SMALL_TRAINING,
+    TRAIN,
+    check_equal_searches,
+    check_equal_trainings,
+    check_refused,
+    read_csv,
+    read_json,
+    refusal,
+    run_process,
+    snapshot,
+    succeed,
+)
 from forked import ROOT
 from pages import Page
 
-from cpnas_tf import cli, reference_networks, training_log
+from cpnas_tf import cli, reference_networks
 from cpnas_tf.genotypes import CHOICES, Genotype
-from cpnas_tf.training_state import TrainingState
 
 OPTIONS = {
     "search": {"config", "workdir", "data_dir", "dry_run", "overwrite"},
@@ -59,24 +67,6 @@ REQUIRED = {
     "report": ("workdir", "output"),
     "quickstart": ("folder",),
 }
-KEPT = ("skip_connect", "max_pool_3x3", "avg_pool_3x3")
-SMALL_SEARCH = (
-    "--config.split.train_images=64",
-    "--config.split.validation_images=32",
-    "--config.search.cells=1",
-    "--config.search.channels=2",
-    "--config.search.batch_size=32",
-)
-OF_3 = f"--config.search.operations={KEPT}"
-SEARCH = ("--config=configs/search_digits.py", *SMALL_SEARCH)
-SEARCH_OF_3 = (*SEARCH, OF_3)
-SMALL_TRAINING = (
-    "--config.network.cells=1",
-    "--config.network.channels=2",
-    "--config.training.epochs=2",
-    "--config.training.batch_size=256",
-)
-TRAIN = ("--config=configs/train_digits.py", *SMALL_TRAINING)
 PC_DARTS = (
     "--config.method=pc_darts",
     "--config.pc_darts.cells=1",
@@ -96,64 +86,11 @@ ABLATE = (
     "--config.grid.search_seeds=(0,)",
     "--config.grid.training_seeds=(0,)",
 )
-PROGRESS = "cpnas_tf.training_progress"
-GENOTYPE = Genotype(normal=["skip_connect"] * 14, reduce=["skip_connect"] * 14)
 HAS_LCE = importlib.util.find_spec("larq_compute_engine") is not None
-
-
-def run_process(name, *arguments, options=()):
-    """Runs a command in a process of its own."""
-    environment = {key: value for key, value in os.environ.items() if key[:3] != "TF_"}
-    process = subprocess.run(
-        [sys.executable, *options, f"bin/{name}.py", *map(str, arguments)],
-        cwd=ROOT,
-        env={**environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    return forked.Outcome(process.returncode, process.stdout, process.stderr)
-
-
-def succeed(outcome):
-    """Expects a command to have ended well, with nothing on stderr; returns what it printed."""
-    assert outcome.stderr == ""
-    assert outcome.code == 0
-    return outcome.stdout
-
-
-def refusal(name, *arguments, before=None):
-    """Expects a command to end with one line and an exit code that says so; returns the line."""
-    outcome = forked.run(name, *arguments, before=before)
-    assert re.fullmatch(r"error: [^\n]+\n", outcome.stderr), outcome.stderr
-    assert outcome.code == 1
-    return outcome.stderr
-
-
-def snapshot(folder):
-    """What a folder holds: file or not, content and time of change, by relative path."""
-    return {
-        str(path.relative_to(folder)): (path.is_file() and path.read_bytes(), path.stat().st_mtime)
-        for path in folder.rglob("*")
-    }
 
 
 def hide_lce():
     sys.modules["larq_compute_engine"] = None
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def read_json(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture(scope="session")
@@ -180,12 +117,6 @@ def runs(tmp_path_factory, data_dir):
 def copy_of(runs, tmp_path):
     """Copies one of the runs to where it may be damaged."""
     return lambda name: shutil.copytree(runs / name, tmp_path / name)
-
-
-@pytest.fixture
-def genotype(tmp_path):
-    GENOTYPE.save(tmp_path / "genotype.json")
-    return tmp_path / "genotype.json"
 
 
 class TestResults:
@@ -527,64 +458,6 @@ def without_data():
     importlib.import_module("tensorflow_datasets").builder = None
 
 
-class TestReferenceNetworks:
-    """They are trained, evaluated and exported as a genotype's network is."""
-
-    def test_birealnet(self, tmp_path, data_dir):
-        workdir = tmp_path / "train"
-        arguments = ("--config=configs/train_digits.py", "--model=birealnet18")
-        arguments = (*arguments, "--config.training.epochs=1", f"--data_dir={data_dir}")
-        printed = succeed(forked.run("train", *arguments, f"--workdir={workdir}"))
-        assert "child: test accuracy" in printed
-        (row,) = read_csv(workdir / "history.csv")
-        assert float(row["filter_mse"]) > 0
-        run = read_json(workdir / "config.json")
-        assert (run["model"], run["genotype"], run["precision"]) == ("birealnet18", None, "child")
-        succeed(forked.run("evaluate", f"--workdir={workdir}"))
-        accuracy = read_json(workdir / "evaluation.json")["accuracy"]
-        assert accuracy == pytest.approx(read_json(workdir / "metrics.json")["val_accuracy"])
-        succeed(forked.run("export", f"--workdir={workdir}", f"--output={tmp_path}/export"))
-        assert read_json(tmp_path / "export" / "export.json")["changed_predictions"] == 0
-
-    def test_a_precision_is_refused(self, tmp_path, data_dir):
-        arguments = ("--config=configs/train_digits.py", "--model=wrn22", "--precision=child")
-        folders = (f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
-        check_refused(tmp_path, "train", *arguments, *folders, value="--precision")
-
-
-class TestImageNet:
-    """A small set in TFDS's layout of ImageNet goes through all commands, and through stops."""
-
-    def test_from_training_to_export(self, tmp_path, genotype):
-        data = f"--data_dir={small_imagenet.write(tmp_path / 'data')}"
-        arguments = (
-            *("--config=configs/train_imagenet.py:star", f"--genotype={genotype}", data),
-            *("--config.data.image_size=64", "--config.network.cells=3"),
-            *("--config.network.channels=4", "--config.training.epochs=1"),
-            "--config.training.batch_size=10",
-        )
-        whole, workdir = tmp_path / "whole", tmp_path / "stopped"
-        succeed(forked.run("train", *arguments, f"--workdir={whole}"))
-        command = ("train", *arguments, f"--workdir={workdir}")
-        place = {"module": PROGRESS, "owner": "Progress", "method": "on_train_batch_end"}
-        for number, call, code in ((signal.SIGTERM, 1, 130), (signal.SIGKILL, 1, -signal.SIGKILL)):
-            stop = functools.partial(forked.signal_self, number, call=call, **place)
-            assert forked.run(*command, before=stop).code == code
-        assert (workdir / "checkpoints" / "ckpt-00000-000000001.index").exists()
-        succeed(forked.run(*command))
-        check_equal_trainings(workdir, whole)
-        (row,) = read_csv(workdir / "history.csv")
-        assert float(row["auxiliary_loss"]) > 0
-        printed = succeed(forked.run("evaluate", f"--workdir={workdir}"))
-        evaluation = read_json(workdir / "evaluation.json")
-        assert evaluation["examples"] == 6
-        assert f"top-5 {evaluation['accuracy_top5']:.2%}" in printed
-        assert evaluation["loss"] == pytest.approx(float(row["val_loss"]), rel=1e-4)
-        assert len(evaluation["per_class"]) == 1000
-        succeed(forked.run("export", f"--workdir={workdir}", f"--output={tmp_path}/export"))
-        assert read_json(tmp_path / "export" / "export.json")["changed_predictions"] == 0
-
-
 class TestProfile:
     PARAMETERS = {
         "wrn22": (4_321_482, 0),
@@ -787,147 +660,6 @@ class TestOverwrite:
         assert snapshot(workdir) == before
 
 
-def check_equal_searches(*folders):
-    """Expects two searches to have found the same in the same way."""
-    found, wanted = (
-        [(d / "genotype.json").read_text(), *read_csv(d / "search.csv")] for d in folders
-    )
-    for row in (*found[1:], *wanted[1:]):
-        del row["seconds"]
-    assert found == wanted
-
-
-def check_equal_trainings(*folders):
-    """Expects two trainings to have made the same of their weights, bit by bit, in the same way."""
-    found, wanted = (training_log.read(folder / "history.csv") for folder in folders)
-    for row in (*found, *wanted):
-        for name in training_log.TIMES:
-            del row[name]
-    assert found == wanted
-    found, wanted = map(last_checkpoint, folders)
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
-        assert np.array(found[name]).tobytes() == np.array(value).tobytes(), name
-
-
-def last_checkpoint(folder):
-    """All tensors of a training's newest checkpoint, but for the record that has its times."""
-    path = max((folder / "checkpoints").glob("*.index")).with_suffix("")
-    reader = tf.train.load_checkpoint(str(path))
-    names = reader.get_variable_to_shape_map().keys() - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
-    return {name: reader.get_tensor(name) for name in names if not name.startswith("record/")}
-
-
-def is_half_written(folder):
-    """Whether a killed run has left a part of a file."""
-    return any(folder.rglob("*.partial"))
-
-
-def kill_after(clock, limit, writes):
-    """Kills the process after so many seconds on the CPU, or in the middle of a write.
-
-    Time on the CPU, since the clock on the wall depends on what else the machine does.
-
-    Args:
-        clock: file in which the process notes its seconds and how many writes it has begun.
-        limit: the seconds.
-        writes: the number of the write.
-
-    Returns:
-        A function to be called in the middle of each write.
-    """
-    begun = 0
-
-    def watch():
-        while time.process_time() < limit:
-            note = clock.with_suffix(".new")  # whole, also if the process ends meanwhile
-            note.write_text(f"{time.process_time()} {begun}")
-            note.replace(clock)
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def amid_a_write():
-        nonlocal begun
-        begun += 1
-        if begun == writes:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-    return amid_a_write
-
-
-def kill_at_20_random_instants(run, clock):
-    """Runs a command once in peace, and then until it was killed 20 times, 10 of them in writes.
-
-    A run that finished before its time starts again, in a new folder.
-
-    Args:
-        run: function of a folder, a `limit` of seconds and a number of `writes`, as of
-            `kill_after`, that gives the `forked.Outcome`.
-        clock: the file where a run notes both; the folders lie beside it.
-
-    Returns:
-        The folders of finished runs, the first one's that was never killed.
-    """
-    generator = random.Random(0)
-    folders = [clock.parent / "whole", clock.parent / "0"]
-    succeed(run(folders[0]))
-    seconds, writes = map(float, clock.read_text().split())
-    kills = 0
-    while kills < 20:
-        amid_a_write = kills % 2 == 1
-        if amid_a_write:
-            outcome = run(folders[-1], writes=generator.randint(1, int(writes)))
-        else:
-            outcome = run(folders[-1], limit=generator.uniform(0.3, 1.1) * seconds)
-        if outcome.code == -signal.SIGKILL:
-            kills += 1
-            assert is_half_written(folders[-1]) or not amid_a_write
-        else:
-            succeed(outcome)
-            folders.append(clock.parent / str(len(folders) - 1))
-    succeed(run(folders[-1]))
-    assert not any(map(is_half_written, folders))
-    return folders
-
-
-def train_killed_after(clock, limit, writes):
-    """Kills a training after a time, or in the middle of writing a checkpoint's file."""
-    amid_a_write, prepare = kill_after(clock, limit, writes), TrainingState.__init__
-
-    def write_in_halves(write, path):
-        path = path.numpy().decode()
-        with tempfile.TemporaryDirectory() as folder:
-            write(tf.constant(os.path.join(folder, os.path.basename(path))))
-            for name in sorted(os.listdir(folder)):
-                content = pathlib.Path(folder, name).read_bytes()
-                with open(os.path.join(os.path.dirname(path), name), "wb", buffering=0) as file:
-                    file.write(content[: len(content) // 2])
-                    amid_a_write()
-                    file.write(content[len(content) // 2 :])
-
-    def prepare_to_write_in_halves(self, *args, **parts):
-        prepare(self, *args, **parts)
-        self._write = functools.partial(write_in_halves, self._write)
-
-    TrainingState.__init__ = prepare_to_write_in_halves
-
-
-def search_killed_after(clock, limit, writes):
-    """Kills a search after a time, or when half of a file is on the disk."""
-    amid_a_write, sync = kill_after(clock, limit, writes), os.fsync
-
-    def sync_in_halves(descriptor):
-        with open(f"/proc/self/fd/{descriptor}", "rb") as file:
-            content = file.read()
-        os.truncate(descriptor, len(content) // 2)
-        amid_a_write()
-        os.pwrite(descriptor, content, 0)
-        sync(descriptor)
-
-    os.fsync = sync_in_halves
-
-
 class TestStopping:
     """A run that is stopped goes on with the same command, to the same end."""
 
@@ -951,18 +683,6 @@ class TestStopping:
         for name in ("genotype.json", "config.json"):
             assert (tmp_path / name).read_bytes() == (runs / "search" / name).read_bytes()
         check_equal_searches(tmp_path, runs / "search")
-
-    def test_search_killed_at_20_random_instants(self, runs, tmp_path, data_dir):
-        clock = tmp_path / "seconds"
-
-        def search(folder, limit=math.inf, writes=None):
-            arguments = (*SEARCH_OF_3, f"--workdir={folder}", f"--data_dir={data_dir}")
-            watched = functools.partial(search_killed_after, clock, limit, writes)
-            return forked.run("search", *arguments, before=watched)
-
-        whole, *searches = kill_at_20_random_instants(search, clock)
-        for folder in (whole, *searches):
-            check_equal_searches(folder, runs / "search")
 
     @pytest.mark.parametrize("function", ["_write_saved_model", "write_model_card"])
     def test_export(self, runs, copy_of, function):
@@ -1004,21 +724,6 @@ class TestStopping:
         succeed(forked.run("train", *arguments))
         check_equal_trainings(tmp_path, runs / "train")
 
-    def test_train_killed_at_20_random_instants(self, tmp_path, data_dir, genotype):
-        clock = tmp_path / "seconds"
-
-        def train(folder, limit=math.inf, writes=None):
-            arguments = (
-                *(*TRAIN, "--config.training.epochs=4", f"--genotype={genotype}"),
-                *(f"--workdir={folder}", f"--data_dir={data_dir}"),
-            )
-            watched = functools.partial(train_killed_after, clock, limit, writes)
-            return forked.run("train", *arguments, before=watched)
-
-        whole, *trainings = kill_at_20_random_instants(train, clock)
-        for folder in trainings:
-            check_equal_trainings(folder, whole)
-
     def test_a_signal_that_comes_where_python_drops_exceptions(self):
         code = """
 import os, signal, time
@@ -1045,15 +750,6 @@ cli.run(main)
         assert process.returncode == 130
         assert "Exception ignored" in process.stderr
         assert process.stderr.endswith(f"\n{self.STOPPED}")
-
-
-def check_refused(tmp_path, name, *arguments, value, before=None):
-    """Expects one line that names a value, and nothing written or changed in `tmp_path`."""
-    contents = snapshot(tmp_path)
-    line = refusal(name, *arguments, before=before)
-    assert value in line
-    assert snapshot(tmp_path) == contents
-    return line
 
 
 class TestFlags:
