@@ -1,4 +1,5 @@
-# make quickstart   search, train, evaluate, export and plot on the digits, into runs/quickstart
+# make quickstart   search, train, evaluate, export and plot on the digits, into runs/quickstart; to be
+#                   done in minutes, with half of the images and of the epochs of the configs
 # make test         lint, format check and tests
 #
 # Each makes the virtual environment .venv on first use, from $(PYTHON), which needs to be 3.10, 3.11 or
@@ -8,18 +9,22 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 RUN := runs/quickstart
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart quickstart-train quickstart-train_parent test lint format clean
 .DELETE_ON_ERROR:
 
 quickstart: .venv/installed
-	$(VENV_PYTHON) bin/search.py --config=configs/search_digits.py --workdir=$(RUN)/search --data_dir=$(RUN)/data --overwrite
-	$(VENV_PYTHON) bin/train.py --config=configs/train_digits.py --genotype=$(RUN)/search/genotype.json --workdir=$(RUN)/train --data_dir=$(RUN)/data --overwrite
-	$(VENV_PYTHON) bin/train.py --config=configs/train_digits.py --genotype=$(RUN)/search/genotype.json --workdir=$(RUN)/train_parent --data_dir=$(RUN)/data --precision=parent --overwrite
-	$(VENV_PYTHON) bin/evaluate.py --workdir=$(RUN)/train --overwrite
-	$(VENV_PYTHON) bin/evaluate.py --workdir=$(RUN)/train_parent --overwrite
+	$(VENV_PYTHON) bin/search.py --config=configs/search_digits.py --config.split.train_images=576 --workdir=$(RUN)/search --data_dir=$(RUN)/data --overwrite
+	$(MAKE) --jobs=2 --no-print-directory quickstart-train quickstart-train_parent
 	$(VENV_PYTHON) bin/export.py --workdir=$(RUN)/train --output=$(RUN)/export --overwrite
 	$(VENV_PYTHON) bin/plot.py --workdir=$(RUN)/search --output=$(RUN)/plots --overwrite
 	$(VENV_PYTHON) bin/quickstart.py --folder=$(RUN)
+
+# Child and parent at the same time.
+quickstart-train: PRECISION := child
+quickstart-train_parent: PRECISION := parent
+quickstart-train quickstart-train_parent: quickstart-%: .venv/installed
+	$(VENV_PYTHON) bin/train.py --config=configs/train_digits.py --config.training.epochs=20 --genotype=$(RUN)/search/genotype.json --precision=$(PRECISION) --workdir=$(RUN)/$* --data_dir=$(RUN)/data --overwrite
+	$(VENV_PYTHON) bin/evaluate.py --workdir=$(RUN)/$* --overwrite
 
 test: lint
 	$(VENV_PYTHON) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder

@@ -31,17 +31,18 @@ def best(rows):
     return max(rows, key=lambda row: row["val_accuracy"])
 
 
-def line(rows, *, epochs):
+def line(rows, *, name, epochs):
     """One line that tells of the last epoch, and when the training will be done.
 
     Args:
+        name: of the network.
         rows: the history up to now.
         epochs: of the whole training.
     """
     row = rows[-1]
     left = (epochs - row["epoch"]) * row["seconds"]
     return (
-        f"[{row['epoch']:{len(str(epochs))}d}/{epochs}] loss {row['loss']:.4f}  "
+        f"{name} [{row['epoch']:{len(str(epochs))}d}/{epochs}] loss {row['loss']:.4f}  "
         f"accuracy {row['accuracy']:6.2%}  validation {row['val_accuracy']:6.2%}  "
         f"{row['images_per_second']:6.0f} images/s  ETA {duration(left)}"
     )

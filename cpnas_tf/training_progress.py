@@ -175,7 +175,8 @@ class Progress(tf.keras.callbacks.Callback):
         if devices.is_chief(self._strategy):
             training_log.write(self._csv, self.rows)
             self._summaries.write(row["epoch"], {k: v for k, v in row.items() if k != "epoch"})
-            print(training_log.line(self.rows, epochs=self._epochs), flush=True)
+            name = self._network.name
+            print(training_log.line(self.rows, name=name, epochs=self._epochs), flush=True)
         self._write_state()
         self._trained.stop_training = self.is_over
 

@@ -30,11 +30,11 @@ def test_the_first_of_the_best_is_the_best():
 
 @pytest.mark.parametrize(("epochs", "left"), [(3, "0:00:00"), (103, "2:30:00")])
 def test_a_line_tells_of_the_last_epoch_and_what_is_left(epochs, left):
-    line = training_log.line(ROWS, epochs=epochs)
+    line = training_log.line(ROWS, name="child", epochs=epochs)
     assert (
         line.split()
         == (
-            f"[{3:{len(str(epochs))}d}/{epochs}] loss 0.8333 accuracy 75.00% validation 70.00% "
+            f"child [{3:{len(str(epochs))}d}/{epochs}] loss 0.8333 accuracy 75.00% validation 70.00% "
             f"1234 images/s ETA {left}"
         ).split()
     )
