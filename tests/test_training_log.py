@@ -34,7 +34,7 @@ def test_a_line_tells_of_the_last_epoch_and_what_is_left(epochs, left):
     assert (
         line.split()
         == (
-            f"child [{3:{len(str(epochs))}d}/{epochs}] loss 0.8333 accuracy 75.00% validation 70.00% "
-            f"1234 images/s ETA {left}"
+            f"child [{3:{len(str(epochs))}d}/{epochs}] loss 0.8333 accuracy 75.00% "
+            f"validation 70.00% 1234 images/s ETA {left}"
         ).split()
     )
