@@ -17,7 +17,7 @@ from small_search import StopError, make_images
 
 from cpnas_tf import data, search_log
 from cpnas_tf import search as search_module
-from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
+from cpnas_tf.genotypes import CHOICES, Genotype
 from cpnas_tf.oracle import ChildParentOracle
 from cpnas_tf.search import ChildParentTuner, search
 
@@ -240,6 +240,7 @@ class TestSearch:
         class Everything:
             def __init__(self, *args, **settings):
                 made.append((args, settings))
+                self.operations = settings.get("operations")
 
             def search(self):
                 raise StopError
@@ -267,6 +268,7 @@ class TestSearch:
         assert oracle == {**SEARCH, "beta": 0.5, "allow_none": False}
         sizes = {"input_shape": (8, 8, 1), "classes": 2, "cells": 4, "channels": 5, "seed": 3}
         sizes |= {"stem": "imagenet", "real_inputs": ("depthwise",), "dtype": "bfloat16"}
+        sizes["operations"] = oracle["operations"]
         assert child == {**sizes, "precision": "child"}
         assert parent == {**sizes, "precision": "parent"}
         assert tuner == {
@@ -339,7 +341,7 @@ class TestTuner:
 
     def test_what_was_not_sampled_is_untouched_bit_by_bit(self, stop_at, whole, tmp_path):
         tuner = stop_at(tmp_path, 1)
-        indices = Genotype.from_choices(tuner.oracle.results[0].choices).indices
+        choices = tuner.oracle.results[0].choices
         for precision, supernet in tuner._supernets.items():
             now, changed, sampled = values(tuner), set(), set()
             for key, edges in supernet._bank_edges.items():
@@ -352,10 +354,10 @@ class TestTuner:
                             now[name][row, operation],
                         )
                         if before.tobytes() != after.tobytes():
-                            changed.add((edges[row], operation))
+                            changed.add((edges[row], tuner.oracle.operations[operation]))
                 for edge in edges:
-                    sampled.add((edge, indices[supernet._edge_choice(*edge)]))
-            with_weights = {(edge, index) for edge, index in sampled if OPERATIONS[index] != "none"}
+                    sampled.add((edge, choices[supernet._edge_choice(*edge)]))
+            with_weights = {(edge, operation) for edge, operation in sampled if operation != "none"}
             assert changed == with_weights
             assert 0 < len(with_weights) < len(sampled) <= 14
 

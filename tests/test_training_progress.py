@@ -256,5 +256,5 @@ class TestTold:
             assert row["images_per_second"] > 8 * STEPS / row["seconds"] > 0
         train(small_model(), tmp_path)
         lines = capsys.readouterr().out.splitlines()
-        assert [line.split()[0] for line in lines] == [f"[{n}/{EPOCHS}]" for n in range(1, 5)]
+        assert [line.split()[1] for line in lines] == [f"[{n}/{EPOCHS}]" for n in range(1, 5)]
         assert lines[-1].endswith("ETA 0:00:00")
