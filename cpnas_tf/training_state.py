@@ -103,10 +103,10 @@ class TrainingState:
             partial = os.path.join(self._folder, f"{name}.partial")
             if not self._is_chief:
                 partial = stack.enter_context(tempfile.TemporaryDirectory())
-            os.makedirs(partial, exist_ok=True)
             try:
+                os.makedirs(partial, exist_ok=True)
                 self._write(tf.constant(os.path.join(partial, name)))
-            except tf.errors.OpError as error:
+            except (OSError, tf.errors.OpError) as error:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise OSError(
                     f"cannot write the checkpoint {self._folder}/{name}: {first_line(error)}"

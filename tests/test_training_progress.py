@@ -28,7 +28,6 @@ from small_training import (
 )
 
 from cpnas_tf import training_log, training_progress
-from cpnas_tf.training_state import TrainingState
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -127,7 +126,7 @@ class TestStopped:
     def test_a_row_without_its_checkpoint_is_done_again(self, finished, tmp_path, monkeypatch):
         _, model, history = finished
         with monkeypatch.context() as patch:
-            patch.setattr(TrainingState, "save", raising(StopError))
+            patch.setattr(tf.train.Checkpoint, "write", raising(StopError))
             with pytest.raises(StopError):
                 train(small_model(), tmp_path)
         assert len(training_log.read(tmp_path / "history.csv")) == 1
