@@ -81,7 +81,9 @@ def make_optimizer(
     if gradient_clip is not None and not 0 < gradient_clip < math.inf:
         raise ValueError(f"gradient_clip must be a number > 0 or None, received: {gradient_clip}")
     schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    settings = {"l2": weight_decay, "global_clipnorm": gradient_clip}
+    # On a GPU Keras would have XLA compile the update of each of a network's hundreds of variables
+    # alone; `jit_compile` of the model compiles them together.
+    settings = {"l2": weight_decay, "global_clipnorm": gradient_clip, "jit_compile": False}
     if name == "adam":
         optimizer = Adam(schedule, **settings)
     else:
