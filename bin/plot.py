@@ -2,8 +2,6 @@
 
 python bin/plot.py --workdir=DIR --output=DIR     a search's or an ablation's, finished or not
 python bin/plot.py --genotype=FILE --output=DIR   a genotype
-
-Of a search with PC-DARTS, which samples no architectures, only the cells are drawn.
 """
 
 import os
@@ -39,10 +37,13 @@ def _draw():
     if runs:
         return ablation_drawing.plot(FLAGS.output, searches, runs)
     log = os.path.join(FLAGS.workdir, "search.csv")
-    rows = None if search_log.is_by_epochs(log) else search_log.read(log)
+    if search_log.is_by_epochs(log):
+        progress = {"epochs": search_log.read_epochs(log)}
+    else:
+        progress = {"rows": search_log.read(log)}
     path = os.path.join(FLAGS.workdir, "genotype.json")
     genotype = Genotype.load(path) if os.path.exists(path) else None
-    return plotting.plot(FLAGS.output, genotype=genotype, rows=rows)
+    return plotting.plot(FLAGS.output, genotype=genotype, **progress)
 
 
 if __name__ == "__main__":

@@ -276,14 +276,15 @@ def plot_confusion_matrix(matrix, class_names):
     return figure
 
 
-def plot(output, *, genotype=None, rows=None):
+def plot(output, *, genotype=None, rows=None, epochs=None):
     """Draws all there is to draw of a genotype, of a search, or of both into a folder.
 
     Args:
         output: the folder, made if missing. A genotype gives `normal`, `reduce` and `genotype`,
-            rows give `search`, each as `.png` and `.svg`.
+            a log gives `search`, each as `.png` and `.svg`.
         genotype: a `Genotype`, or None where a search has none yet.
         rows: a search's log, as `search_log.read` gives it, or None.
+        epochs: that of a search with PC-DARTS, as `search_log.read_epochs` gives it, or None.
 
     Returns:
         The list of paths written.
@@ -298,6 +299,8 @@ def plot(output, *, genotype=None, rows=None):
         figures["genotype"] = plot_genotype(genotype)
     if rows is not None:
         figures["search"] = plot_search(rows, genotype=genotype)
+    if epochs is not None:
+        figures["search"] = plot_epochs(epochs)
     if not figures:
         raise ValueError("nothing to draw: neither a genotype nor a search was given")
     return save_all(output, figures)

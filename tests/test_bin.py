@@ -14,6 +14,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import fake_epochs
 import forked
 import pytest
 from commands import (
@@ -209,6 +210,13 @@ class TestResults:
         assert set(pictures) == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
         for name, content in pictures.items():
             assert content.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+
+    def test_plot_of_a_search_by_epochs(self, tmp_path):
+        fake_epochs.write(tmp_path / "search.csv", fake_epochs.run_epochs(12))
+        arguments = (f"--workdir={tmp_path}", f"--output={tmp_path}/plots")
+        printed = succeed(forked.run("plot", *arguments)).split()
+        assert printed == [f"{tmp_path}/plots/search.{kind}" for kind in ("png", "svg")]
+        assert "architecture" in (tmp_path / "plots/search.svg").read_text()
 
     def test_plot_of_a_genotype(self, runs, tmp_path):
         genotype = f"--genotype={runs}/search/genotype.json"
