@@ -3,7 +3,7 @@
 python bin/ablate.py --config=configs/ablate_digits.py --workdir=DIR
 
 Searches and training are those of `configs/search_digits.py`, which says what they cost, and of
-`configs/train_digits.py`. RESULTS.md says how far it has come. Fig. 6 left of the paper, accuracy
+`configs/train_digits.py`. RESULTS.md has its table. Fig. 6 left of the paper, accuracy
 over beta_P, adds `--config.grid.betas="(-1, .33, 1, 2, 3, 5)"`.
 """
 
