@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import io
 import os
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -62,11 +63,13 @@ def load(name, split, *, data_dir=None, image_size=None):
 
     Args:
         name: one of `DATASETS`, or "folder:PATH" for own images, see `image_folder`.
-        split: one of `SPLITS`. ImageNet's test images are what it calls validation images.
+        split: one of `SPLITS`. ImageNet's test images are what it calls validation images. Of the
+            data sets that are neither ImageNet nor a folder also the first images of one, written
+            as in TFDS: "train[:10000]".
         data_dir: the TFDS data directory, TFDS's own by default; it is also where a relative PATH
             begins.
-        image_size: side of the images, in pixels. Needed for a folder with images of several sizes;
-            224 by default for ImageNet; the others have a size of their own.
+        image_size: side that the images are resized to, in pixels. Needed for a folder with images
+            of several sizes; 224 by default for ImageNet; the others have a size of their own.
 
     Returns:
         `Images`, or for ImageNet `imagenet.StoredImages`.
@@ -84,16 +87,22 @@ def load(name, split, *, data_dir=None, image_size=None):
     if not builder.data_path.exists():
         _prepare(builder)
         builder = _builder(name, data_dir)
+    whole, _, count = split.rstrip("]").partition("[:")
     try:
         images, labels = builder.as_dataset(
-            split=split,
+            split=whole,
             batch_size=-1,
             as_supervised=True,
             read_config=tfds.ReadConfig(try_autocache=False),
         )
-        return Images(images.numpy(), labels.numpy(), tuple(builder.info.features["label"].names))
+        class_names = tuple(builder.info.features["label"].names)
+        images = Images(images.numpy(), labels.numpy(), class_names)
     except Exception as error:  # TFDS and tf.data raise many types for broken files
         raise _unreadable(builder.data_path, error) from error
+    if count and int(count) > len(images):
+        raise ValueError(f"{name} has {len(images)} images in {whole}, received: {split!r}")
+    images = images.take(slice(int(count or len(images))))
+    return images.resize(image_size) if image_size else images
 
 
 def _check(name, split, image_size):
@@ -101,19 +110,26 @@ def _check(name, split, image_size):
         raise ValueError(
             f"unknown data set {name!r}, expected one of: {', '.join(DATASETS)}, {FOLDER}PATH"
         )
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}, expected one of: {', '.join(SPLITS)}")
+    _check_split(name, split)
     if image_size is None:
         return
-    if name in DATASETS and name != "imagenet2012":
-        height, width, _ = DATASETS[name][0]
-        raise ValueError(f"{name} has images of {height}x{width}, received: {image_size=}")
     if not isinstance(image_size, int):
         raise ValueError(f"image_size must be a whole number, received: {image_size!r}")
     if image_size < image_folder.SMALLEST_SIDE:
         raise ValueError(
             f"image_size must be at least {image_folder.SMALLEST_SIDE}, received: {image_size}"
         )
+
+
+def _check_split(name, split):
+    if split in SPLITS:
+        return
+    expected = ", ".join(SPLITS)
+    if name in DATASETS and name != "imagenet2012":
+        if re.fullmatch(rf"({'|'.join(SPLITS)})\[:[1-9]\d*\]", split):
+            return
+        expected += ", or the first images of one, such as train[:10000]"
+    raise ValueError(f"unknown split {split!r}, expected one of: {expected}")
 
 
 def _folder(name, data_dir):

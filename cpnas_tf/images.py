@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from cpnas_tf.augmentation import augment_batches
 
+_RESIZED_AT_ONCE = 1000
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images:
@@ -61,6 +63,15 @@ class Images:
         return tuple(
             self.take(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)
         )
+
+    def resize(self, side):
+        """The images at `side` x `side` pixels, bilinearly and without aliasing."""
+        shape = [len(self), side, side, self.images.shape[3]]
+        resized = np.empty(shape, np.uint8)
+        for start in range(0, len(self), _RESIZED_AT_ONCE):
+            part = slice(start, start + _RESIZED_AT_ONCE)
+            resized[part] = tf.round(tf.image.resize(self.images[part], shape[1:3], antialias=True))
+        return Images(resized, self.labels, self.class_names)
 
     def training_batches(self, *, batch_size, seed, epochs, first_step, augmentation):
         """The stream of `data.batches`."""

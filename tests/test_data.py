@@ -210,8 +210,7 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("name", "size", "message"),
         [
-            ("digits", 8, "digits has images of 8x8, received: image_size=8"),
-            ("cifar10", 64, "cifar10 has images of 32x32, received: image_size=64"),
+            ("digits", 7, "image_size must be at least 8, received: 7"),
             ("imagenet2012", 7, "image_size must be at least 8, received: 7"),
             ("folder:pets", 0, "image_size must be at least 8, received: 0"),
             ("folder:pets", 32.5, "image_size must be a whole number, received: 32.5"),
@@ -222,11 +221,40 @@ class TestLoad:
             load(name, "train", image_size=size)
         assert_one_line(error)
 
-    @pytest.mark.parametrize("split", ["validation", "train[:10]", ""])
+    def test_resized_images(self, digits_dir):
+        whole = data.load("digits", "test", data_dir=digits_dir)
+        images = data.load("digits", "test", data_dir=digits_dir, image_size=16)
+        np.testing.assert_array_equal(images.labels, whole.labels)
+        expected = tf.image.resize(whole.images, [16, 16], antialias=True)
+        np.testing.assert_array_equal(images.images, np.rint(expected))
+        assert data.describe("digits", "test", image_size=16) == ((16, 16, 1), 10)
+
+    def test_the_first_images(self, digits_dir):
+        whole = data.load("digits", "train", data_dir=digits_dir)
+        for count in (1, 1000, 1437):
+            images = data.load("digits", f"train[:{count}]", data_dir=digits_dir)
+            np.testing.assert_array_equal(images.images, whole.images[:count])
+            np.testing.assert_array_equal(images.labels, whole.labels[:count])
+        assert data.describe("digits", "train[:1000]") == ((8, 8, 1), 10)
+
+    def test_more_images_than_there_are(self, digits_dir):
+        with pytest.raises(ValueError, match="digits has 1437 images in train") as error:
+            data.load("digits", "train[:1438]", data_dir=digits_dir)
+        assert_one_line(error, "'train[:1438]'")
+
+    @pytest.mark.parametrize(
+        "split", ["validation", "train[:0]", "train[:-1]", "train[10:]", "train[:10]x", ""]
+    )
     def test_unknown_split(self, split, digits_dir):
         with pytest.raises(ValueError, match="unknown split") as error:
             data.load("digits", split, data_dir=digits_dir)
-        assert_one_line(error, repr(split), "train, test")
+        assert_one_line(error, repr(split), "train, test, or the first images of one")
+
+    @pytest.mark.parametrize("name", ["imagenet2012", "folder:pets"])
+    def test_first_images_of_what_is_not_in_memory_or_sorted(self, name, tmp_path):
+        with pytest.raises(ValueError, match="unknown split") as error:
+            data.load(name, "train[:10]", data_dir=tmp_path)
+        assert_one_line(error, "'train[:10]', expected one of: train, test")
 
     @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
     def test_not_there_and_no_network(self, name, tmp_path, no_network):

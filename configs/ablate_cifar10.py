@@ -1,0 +1,51 @@
+"""CP-NAS against random search, BNAS† and PC-DARTS on 10,000 images of CIFAR-10 at 16x16 pixels.
+
+python bin/ablate.py --config=configs/ablate_cifar10.py --workdir=DIR
+
+As `configs/ablate_digits.py`, for two CPU cores: 3 search seeds with a training each, 3 cells of
+C = 16, T = 1, where the paper has 6 and 10 cells, T = 3, 32x32 pixels and 600 epochs. CP-NAS trains
+child and parent on 35 x 1,024 images, 71,680 in all; PC-DARTS, whose halves have 768 images, on
+55 x 768 for the weights and 39 x 768 for alpha and beta, 72,192. RESULTS.md has its table.
+"""
+
+from ml_collections import ConfigDict
+
+from cpnas_tf.genotypes import OPERATIONS
+
+
+def get_config():
+    """12 runs: 4 methods, 12 searches or draws, 3 cells, C = 16."""
+    return ConfigDict(
+        {
+            "grid": {
+                "methods": ("random", "bnas", "cpnas", "pc_darts"),
+                "betas": (2.0,),
+                "search_seeds": (0, 1, 2),
+                "training_seeds": (0,),
+            },
+            "data": {"name": "cifar10", "split": "train[:10000]", "image_size": 16},
+            "split": {"train_images": 1024, "validation_images": 512, "seed": 0},
+            "search": {
+                "cells": 3,
+                "channels": 16,
+                "rounds": 1,
+                "batch_size": 128,
+                "learning_rate": 0.1,
+                "operations": OPERATIONS,
+                "allow_none": True,
+                "augmentation": {"crop_padding": 2, "flip": True, "cutout": 0},
+            },
+            "pc_darts": {"cells": 3, "epochs": 55, "warmup_epochs": 16, "batch_size": 64},
+            "network": {"cells": 3, "channels": 16},
+            "training": {
+                "epochs": 6,
+                "batch_size": 64,
+                "optimizer": "adam",
+                "learning_rate": 0.01,
+                "weight_decay": 0.0,
+                "gradient_clip": 5.0,
+                "augmentation": {"crop_padding": 2, "flip": True, "cutout": 8},
+            },
+            "child_parent": {"filter_weight": 1e-3, "centre_weight": 1e-2},
+        }
+    )
