@@ -32,6 +32,7 @@ flags.DEFINE_list("settings", [], "Which settings to train, all by default.")
 
 RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
 TRAINING_IMAGES = 10_000
+IMAGE_SIZE = 16
 WATCHED_IMAGES = 1_000
 NETWORK = {"cells": 6, "channels": 16}
 TRAINING = {
@@ -54,16 +55,6 @@ SETTINGS = {
     "centres_1e-1": (1.0, 1e-1),
     "centres_1": (1.0, 1.0),
 }
-
-
-def load(split, data_dir, first=None):
-    """The first images of a split of CIFAR-10, each pixel the mean of 2x2."""
-    from cpnas_tf import data
-
-    found = data.load("cifar10", split, data_dir=data_dir).take(slice(first))
-    blocks = found.images.reshape(len(found), 16, 2, 16, 2, 3)
-    reduced = blocks.mean(axis=(2, 4)).round().astype(found.images.dtype)
-    return data.Images(reduced, found.labels, found.class_names)
 
 
 def train_once(folder, setting, seed, images, test):
@@ -127,8 +118,12 @@ def main(_):
     unknown = [name for name in FLAGS.settings if name not in SETTINGS]
     if unknown:
         raise app.UsageError(f"unknown settings {unknown}, expected of {', '.join(SETTINGS)}")
-    images = load("train", FLAGS.data_dir, first=TRAINING_IMAGES)
-    test = load("test", FLAGS.data_dir)
+    from cpnas_tf import data
+
+    images, test = (
+        data.load("cifar10", split, data_dir=FLAGS.data_dir, image_size=IMAGE_SIZE)
+        for split in (f"train[:{TRAINING_IMAGES}]", "test")
+    )
     rows = []
     with exclusive(FLAGS.workdir):
         for seed in map(int, FLAGS.seeds):

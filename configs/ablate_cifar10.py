@@ -2,9 +2,9 @@
 
 python bin/ablate.py --config=configs/ablate_cifar10.py --workdir=DIR
 
-As `configs/ablate_digits.py`, for two CPU cores: the paper has 6 cells and T = 3, then 10 cells, all
-images at 32x32 and 600 epochs. CP-NAS trains child and parent on 35 x 1,024 images, 71,680 in all;
-PC-DARTS, whose halves have 768, on 55 x 768 for the weights and 39 x 768 for alpha and beta.
+As `configs/ablate_digits.py`, for two CPU cores: the paper has 6 cells and T = 3, then 10 cells,
+all images at 32x32 and 600 epochs. CP-NAS trains child and parent on 35 x 1,024 images, 71,680 in
+all; PC-DARTS, whose halves have 768, on 55 x 768 for the weights and 39 x 768 for alpha and beta.
 """
 
 from ml_collections import ConfigDict
