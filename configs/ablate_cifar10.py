@@ -3,8 +3,8 @@
 python bin/ablate.py --config=configs/ablate_cifar10.py --workdir=DIR
 
 As `configs/ablate_digits.py`, for two CPU cores: the paper has 6 cells and T = 3, then 10 cells,
-all images at 32x32 and 600 epochs. CP-NAS trains child and parent on 35 x 1,024 images, 71,680 in
-all; PC-DARTS, whose halves have 768, on 55 x 768 for the weights and 39 x 768 for alpha and beta.
+all images at 32x32 and 600 epochs. CP-NAS trains child and parent on 35 x 768 images, 53,760 in
+all; PC-DARTS, whose halves have 640, on 50 x 640 for the weights and 35 x 640 for alpha and beta.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +23,7 @@ def get_config():
                 "training_seeds": (0,),
             },
             "data": {"name": "cifar10", "split": "train[:10000]", "image_size": 16},
-            "split": {"train_images": 1024, "validation_images": 512, "seed": 0},
+            "split": {"train_images": 768, "validation_images": 512, "seed": 0},
             "search": {
                 "cells": 3,
                 "channels": 16,
@@ -34,10 +34,10 @@ def get_config():
                 "allow_none": True,
                 "augmentation": {"crop_padding": 2, "flip": True, "cutout": 0},
             },
-            "pc_darts": {"cells": 3, "epochs": 55, "warmup_epochs": 16, "batch_size": 64},
+            "pc_darts": {"cells": 3, "epochs": 50, "warmup_epochs": 15, "batch_size": 64},
             "network": {"cells": 3, "channels": 16},
             "training": {
-                "epochs": 6,
+                "epochs": 5,
                 "batch_size": 64,
                 "optimizer": "adam",
                 "learning_rate": 0.01,
