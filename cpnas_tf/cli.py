@@ -28,6 +28,8 @@ REFERENCE_NETWORKS = {
 }
 # What TensorFlow 2.21 logs on import whatever TF_CPP_MIN_LOG_LEVEL says; and that there is no CUDA.
 _NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*cuInit.*\(303\)")
+# The part of TensorFlow's DataLossError that says what is wrong with a file of records.
+_DAMAGE = re.compile(r"\w+ record at \d+")
 
 
 def define_config(*, required=True):
@@ -258,6 +260,9 @@ def _run(main):
     try:
         main()
     except Exception as error:
+        damage = _DAMAGE.search(str(error)) if type(error).__name__ == "DataLossError" else None
+        if damage:
+            _fail(f"error: a file of the data set is damaged ({damage[0]}): prepare it again")
         if not isinstance(error, _user_errors()):
             raise
         _fail_with(error)

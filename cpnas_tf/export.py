@@ -82,7 +82,7 @@ def check_output(directory, *, overwrite=False):
 
 
 def _batches(images):
-    return [tf.constant(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
+    return (tf.constant(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH))
 
 
 def _write_saved_model(path, model, images, expected):

@@ -65,3 +65,7 @@ class TestImageNet:
         assert len(evaluation["per_class"]) == 1000
         succeed(forked.run("export", f"--workdir={workdir}", f"--output={tmp_path}/export"))
         assert read_json(tmp_path / "export" / "export.json")["changed_predictions"] == 0
+        damaged = next((tmp_path / "data").rglob("*validation.tfrecord*"))
+        damaged.write_bytes(damaged.read_bytes()[:-100])
+        again = ("evaluate", f"--workdir={workdir}", "--overwrite")
+        check_refused(workdir, *again, value="truncated record at")
