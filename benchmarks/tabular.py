@@ -1,6 +1,6 @@
 """A tabular benchmark of 1-bit cells: search methods compared in seconds, without any training.
 
-python benchmarks/tabular.py [--replays=100] [--rounds=3]
+python benchmarks/tabular.py [--replays=100] [--rounds=3] [--epochs=1]
 
 The space: cells of two intermediate nodes, so five edges (the first five of `genotypes.EDGES`),
 each with one of three operations: `none`, `max_pool_3x3` or `sep_conv_3x3`. All 3^5 = 243 cells
@@ -9,7 +9,7 @@ which says how; benchmarks/tabular.csv holds what they reached. The networks hav
 only, so that a cell is the `reduce` of a `Genotype` with `none` on its other edges.
 
 A replay drives the search's own `ChildParentOracle`. It sees what a search sees, the validation
-accuracies of child and parent after one epoch, each time those of a seed drawn at random; the
+accuracies of child and parent after --epochs, each time those of a seed drawn at random; the
 edges that the space does not have are drawn, too, and change nothing, since the Oracle judges each
 edge by itself. A search's regret is how much the child of the cell that it finds stays below that
 of the best cell in test accuracy after the whole training, both means over the seeds. (Unlike in a
@@ -22,6 +22,8 @@ Compared are
   trainings that a search of child and parent does;
 - random: a cell drawn at random, as in the paper; its regret is the mean over all cells;
 - noiseless: Algorithm 1 that sees the accuracies which the regret is of: its own part of it.
+
+PC-DARTS trains a mixture of operations, of which no cell's accuracy says anything.
 
 "best %" is how often the best cell is found, tau Kendall's rank correlation between z of one seed,
 as a search sees it, and the child's test accuracy, mean over the seeds; a second table has it for
@@ -57,8 +59,9 @@ from cpnas_tf import cli, genotypes
 from cpnas_tf.oracle import ChildParentOracle, child_parent_score
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("replays", 100, "Searches of each method.", lower_bound=1)
+flags.DEFINE_integer("replays", 100, "Searches of each method.", lower_bound=2)
 flags.DEFINE_integer("rounds", 3, "T of Algorithm 1.", lower_bound=1)
+flags.DEFINE_integer("epochs", 1, "Of training, before a score.", lower_bound=1, upper_bound=12)
 
 TABLE = os.path.join(os.path.dirname(os.path.realpath(__file__)), "tabular.csv")
 PRECISIONS = ("child", "parent")
@@ -194,14 +197,20 @@ def z_of(table, *, beta, epoch=1):
     return child_parent_score(*accuracies, beta)
 
 
-def compare(table, *, replays=100, rounds=3):
+def compare(table, *, replays=100, rounds=3, epochs=1):
     """Replays each method.
+
+    Args:
+        table: of the space.
+        replays: searches of each method.
+        rounds: T of Algorithm 1.
+        epochs: how long an architecture is trained before it gets a score.
 
     Returns:
         A dict a method: `method`, `trainings` (that it needs to choose), `tau` of its scores, and
         `regrets` of the cells that it found.
     """
-    first = {precision: values[:, :, 0] for precision, values in table.validation.items()}
+    seen = {precision: values[:, :, epochs - 1] for precision, values in table.validation.items()}
     reached = table.test["child"].mean(axis=1)
     known = dict.fromkeys(PRECISIONS, reached[:, None])
     oracle = ChildParentOracle(rounds=rounds, operations=OPERATIONS)
@@ -216,18 +225,18 @@ def compare(table, *, replays=100, rounds=3):
         return (search(scores, beta=beta, seed=seed, rounds=rounds) for seed in range(replays))
 
     names = {2.0: "cpnas", 0.0: "bnas"}
-    best = (best_of(first["child"], trainings=trainings, seed=seed) for seed in range(replays))
+    best = (best_of(seen["child"], trainings=trainings, seed=seed) for seed in range(replays))
     return [
         *(
             row(
                 names.get(beta, f"beta {beta:g}"),
                 trainings,
-                z_of(table, beta=beta),
-                replayed(first, beta),
+                z_of(table, beta=beta, epoch=epochs),
+                replayed(seen, beta),
             )
             for beta in BETAS
         ),
-        row("best of n", trainings, first["child"], best),
+        row("best of n", trainings, seen["child"], best),
         row("random", 0, None, range(len(CELLS))),
         row("noiseless", None, known["child"], replayed(known, 0.0)),
     ]
@@ -249,7 +258,7 @@ def _print_methods(rows):
     print(f"{'method':>10}{'trainings':>11}{'regret %':>10}{'± 95%':>8}{'best %':>8}{'tau':>7}")
     for row in rows:
         regret = 100 * row["regrets"]
-        error = 1.96 * regret.std() / len(regret) ** 0.5
+        error = 1.96 * regret.std(ddof=1) / len(regret) ** 0.5
         columns = (
             f"{row['method']:>10}",
             f"{'' if row['trainings'] is None else row['trainings']:>11}",
@@ -276,7 +285,7 @@ def main():
     started = time.perf_counter()
     table = read_table(TABLE)
     loaded = time.perf_counter()
-    rows = compare(table, replays=FLAGS.replays, rounds=FLAGS.rounds)
+    rows = compare(table, replays=FLAGS.replays, rounds=FLAGS.rounds, epochs=FLAGS.epochs)
     result = {
         "cells": len(CELLS),
         "seeds": table.test["child"].shape[1],

@@ -12,6 +12,8 @@ of them the chief and the others workers of different names, with one workdir on
 export KERASTUNER_ORACLE_IP=127.0.0.1 KERASTUNER_ORACLE_PORT=8000  # where the chief listens
 KERASTUNER_TUNER_ID=chief   python bin/ablate.py --config=configs/FILE.py --workdir=DIR
 KERASTUNER_TUNER_ID=worker0 python bin/ablate.py --config=configs/FILE.py --workdir=DIR
+
+A process of them that ended before the last run is done has to be started again.
 """
 
 import contextlib

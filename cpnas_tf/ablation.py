@@ -8,7 +8,7 @@ at once when its search or training is finished:
 - `searches/NAME/search.json`: `method`, `beta` (None where there is none), `search_seed`;
   `genotype`; `scores` (for each of the 28 edges what the search thinks of every operation, its last
   zbar or its share in PC-DARTS' mixture; None without a search);
-  `seconds`; `images` (epochs times training images);
+  `seconds`; `images` (epochs times training images, of child and parent together);
 - `runs/NAME/run.json`: the same first three and `training_seed`; `accuracy` and `loss` on the test
   images; `seconds` (of a training that was stopped, those since it went on) and `images`.
 
@@ -18,7 +18,8 @@ because a kill cuts them off; the grid starts again, and a finished run is read 
 Several processes share an ablation as keras-tuner has it, each with the environment variables
 KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, where the chief listens, and a KERASTUNER_TUNER_ID:
 one "chief", which hands out the runs, and the workers "worker0", "worker1" and so on, which do them
-in one folder. A worker that was killed has to be started again; the chief keeps its run for it.
+in one folder. A worker that was killed has to be started again; the chief keeps its run for it, and
+the others wait.
 """
 
 import dataclasses
@@ -71,6 +72,8 @@ def make_grid(
             raise ValueError(
                 f"{name} must be one or more different values {expected}, received: {values!r}"
             )
+    if {"bnas", "cpnas"} <= set(methods) and 0 in betas:
+        raise ValueError(f"betas must be without 0, which is what bnas has, received: {betas!r}")
     kinds = {
         "random": ["random"],
         "bnas": ["bnas-beta0.0"],

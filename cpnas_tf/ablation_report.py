@@ -5,10 +5,12 @@ References:
 """
 
 import itertools
+from statistics import fmean
 
 from cpnas_tf.ablation_drawing import has_betas, plot_betas, plot_methods, row_name
 from cpnas_tf.ablation_table import CONFIDENCE, TEST, make_table, run_rows, samples
-from cpnas_tf.markup import element, facts, figure, section, table
+from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
+from cpnas_tf.markup import element, facts, figure, heat, section, steep, table
 from cpnas_tf.search_progress import duration
 
 
@@ -29,6 +31,7 @@ def sections(searches, runs, *, unfinished=0):
         _methods(rows, accuracies),
         _comparison(rows),
         *([_betas(rows, accuracies)] if has_betas(rows) else []),
+        _operations(rows, searches),
         _searches(searches, runs),
         _cost(rows),
     ]
@@ -82,11 +85,13 @@ def _comparison(rows):
         "Difference to random in percentage points, searches of the same seed paired. "
         f"p: {TEST}, not corrected for the number of rows. RI: improvement over the mean accuracy "
         "of random, in percent of it. tau: Kendall's rank correlation between a search's scores "
-        "(zbar) and the trained accuracies of all genotypes here, mean over the method's searches."
+        "(zbar) and the trained accuracies of the other searches' genotypes, mean over the "
+        "method's searches. In the paper's Fig. 6 CP-NAS is better than the other three."
     )
     values = [
         (
             row_name(row),
+            str(row["pairs"]),
             _percent(row["difference"], "+"),
             _interval(row, "difference_"),
             _number(row["p_value"], ".3f"),
@@ -95,7 +100,7 @@ def _comparison(rows):
         )
         for row in rows
     ]
-    columns = ("method", "diff.", _interval_header(), "p", "RI %", "tau")
+    columns = ("method", "pairs", "diff.", _interval_header(), "p", "RI %", "tau")
     caption = "Paired difference to random, and how well the scores rank"
     return section(
         "Against random",
@@ -122,6 +127,31 @@ def _betas(rows, accuracies):
         caption="As in the paper's Fig. 6, left, where accuracy falls from beta_P = 2.",
     )
     return section("Accuracy over beta_P", picture)
+
+
+def _operations(rows, searches):
+    text = (
+        "How many of a genotype's 28 edges have which operation, mean over the searches; the more, "
+        "the darker. The paper says that with a larger beta_P fewer of them are convolutions."
+    )
+
+    def values(row):
+        found = [
+            Genotype(**search["genotype"]).choices
+            for search in searches
+            if (search["method"], search["beta"]) == (row["method"], row["beta"])
+        ]
+        for name in OPERATIONS:
+            count = fmean(choices.count(name) for choices in found)
+            meaning = f"{row_name(row)}: {count:.1f} of {len(CHOICES)} edges with {name}"
+            yield heat(f"{count:.1f}", min(4 * count / len(CHOICES), 1), meaning)
+
+    columns = ("method", *map(steep, OPERATIONS))
+    rows = [(row_name(row), *values(row)) for row in rows]
+    caption = f"Edges of {len(CHOICES)} by operation"
+    return section(
+        "Operations found", element("p", text), table(caption, columns, rows, kind="heat")
+    )
 
 
 def _searches(searches, runs):

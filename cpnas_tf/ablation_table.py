@@ -2,6 +2,7 @@
 
 The runs of one search share its genotype, so that they are not independent samples of a method:
 the sample is a search seed, and its value is the mean test accuracy over the training seeds.
+Where searches are compared it is over the training seeds that both have.
 
 References:
     Yang et al., "NAS evaluation is frustratingly hard", ICLR 2020 (relative improvement).
@@ -9,7 +10,6 @@ References:
 """
 
 import glob
-import itertools
 import math
 import os
 from statistics import fmean
@@ -22,6 +22,7 @@ from cpnas_tf.workdir import read_json, write_csv, write_json
 
 CONFIDENCE = 0.95
 TEST = "two-sided paired t-test"
+_ROUNDING = 1e-12  # of means of the same accuracies
 # What a search's and a run's file have, with its types: both of them, and each of its own.
 _NUMBER = (int, float)
 _KEY = {"method": str, "beta": (*_NUMBER, type(None)), "search_seed": int}
@@ -97,7 +98,7 @@ def run_rows(searches, runs):
     """A dict a run: its place in the grid, what it reached, what its search and itself cost."""
     by_search = {_search_key(search): search for search in searches}
     rows = []
-    for run in sorted(runs, key=lambda run: (*_search_key(run), run["training_seed"])):
+    for run in sorted(runs, key=_order):
         search = by_search[_search_key(run)]
         rows.append(
             {
@@ -120,16 +121,21 @@ def make_table(searches, runs):
     Returns:
         A list of dicts, with None where there are too few searches for a figure: `method`, `beta`,
         `searches` (the sample's size n), `runs`; `mean`, `std`, `low` and `high` of the test
-        accuracy; `difference`, `difference_low`, `difference_high` and `p_value` of the paired
-        difference to `random` with the same seeds (`TEST`, not corrected for the number of rows);
-        `relative_improvement`, in percent of the mean accuracy of `random`; `kendall_tau`, see
-        `rank_correlation`; `seconds` and `images` of all its searches and trainings together.
+        accuracy; `pairs`, `difference`, `difference_low`, `difference_high` and `p_value` of the
+        paired difference to `random` with the same seeds (`TEST`, not corrected for the number of
+        rows); `relative_improvement`, in percent of the mean accuracy of `random`; `kendall_tau`,
+        see `rank_correlation`, a mean over its searches; `seconds` and `images` of all its searches
+        and trainings together.
     """
-    accuracies = _accuracies(runs)
-    samples = _samples(accuracies)
-    chance = next((sample for key, sample in samples.items() if key[0] == "random"), {})
+    trained = _trained(runs)
+    chance = next((found for key, found in trained.items() if key[0] == "random"), {})
+    accuracies = {
+        (method, beta, seed): fmean(reached.values())
+        for (method, beta), found in trained.items()
+        for seed, reached in found.items()
+    }
     rows = []
-    for (method, beta), sample in samples.items():
+    for (method, beta), found in trained.items():
         own_searches, own_runs = (
             [record for record in records if (record["method"], record["beta"]) == (method, beta)]
             for records in (searches, runs)
@@ -140,10 +146,10 @@ def make_table(searches, runs):
             {
                 "method": method,
                 "beta": beta,
-                "searches": len(sample),
+                "searches": len(found),
                 "runs": len(own_runs),
-                **interval(list(sample.values())),
-                **_compare(sample, {} if method == "random" else chance),
+                **interval(_means(found)),
+                **_compare(found, {} if method == "random" else chance),
                 "kendall_tau": fmean(taus) if taus else None,
                 "seconds": sum(record["seconds"] for record in own_searches + own_runs),
                 "images": sum(record["images"] for record in own_searches + own_runs),
@@ -158,23 +164,23 @@ def samples(runs):
     Returns:
         `{(method, beta): {search seed: accuracy}}`, a mean over the training seeds.
     """
-    return _samples(_accuracies(runs))
-
-
-def _accuracies(runs):
-    """The mean test accuracy over the training seeds, by a search's key."""
     return {
-        key: fmean(run["accuracy"] for run in group)
-        for key, group in itertools.groupby(sorted(runs, key=_search_key), key=_search_key)
+        key: dict(zip(found, _means(found), strict=True)) for key, found in _trained(runs).items()
     }
 
 
-def _samples(accuracies):
-    samples = {}
-    for (method, beta, seed), accuracy in accuracies.items():
-        beta = beta if math.isfinite(beta) else None
-        samples.setdefault((method, beta), {})[seed] = accuracy
-    return samples
+def _trained(runs):
+    """`{(method, beta): {search seed: {training seed: test accuracy}}}`, in the table's order."""
+    trained = {}
+    for run in sorted(runs, key=_order):
+        found = trained.setdefault((run["method"], run["beta"]), {})
+        found.setdefault(run["search_seed"], {})[run["training_seed"]] = run["accuracy"]
+    return trained
+
+
+def _means(found):
+    """A method's sample: the mean over the training seeds for each search seed."""
+    return [fmean(reached.values()) for reached in found.values()]
 
 
 def interval(values):
@@ -197,28 +203,33 @@ def interval(values):
 
 def paired_p_value(differences):
     """The p-value of `TEST` for differences of mean 0, or None if they are all the same."""
-    if len(set(differences)) < 2:
+    if np.ptp(differences) < _ROUNDING:
         return None
     error = np.std(differences, ddof=1) / math.sqrt(len(differences))
     return 2 * float(stats.t.sf(abs(fmean(differences)) / error, len(differences) - 1))
 
 
-def _compare(sample, chance):
-    """The columns of the table that compare accuracies by seed with those of `random`."""
-    pairs = [(sample[seed], chance[seed]) for seed in sample if seed in chance]
-    differences = [own - other for own, other in pairs]
-    if not pairs:
-        names = ("difference", "difference_low", "difference_high", "p_value")
-        return dict.fromkeys((*names, "relative_improvement"))
-    found = interval(differences)
-    average = fmean(chance.values())
-    return {
-        "difference": found["mean"],
-        "difference_low": found["low"],
-        "difference_high": found["high"],
-        "p_value": paired_p_value(differences),
-        "relative_improvement": 100 * (fmean(sample.values()) - average) / average,
-    }
+def _compare(found, chance):
+    """The columns of the table that compare a method's accuracies with those of `random`.
+
+    Args:
+        found, chance: search seed -> training seed -> accuracy, of both.
+    """
+    names = ("difference", "difference_low", "difference_high", "p_value", "relative_improvement")
+    columns = {"pairs": 0, **dict.fromkeys(names)}
+    if chance:
+        average = fmean(_means(chance))
+        columns["relative_improvement"] = 100 * (fmean(_means(found)) - average) / average
+    differences = [
+        fmean(found[seed][training] - chance[seed][training] for training in common)
+        for seed in found
+        if (common := found[seed].keys() & chance.get(seed, {}).keys())
+    ]
+    if differences:
+        mean, _, low, high = interval(differences).values()
+        columns |= {"difference": mean, "difference_low": low, "difference_high": high}
+        columns |= {"pairs": len(differences), "p_value": paired_p_value(differences)}
+    return columns
 
 
 def genotype_score(genotype, scores):
@@ -241,10 +252,11 @@ def genotype_score(genotype, scores):
 
 
 def rank_correlation(search, searches, accuracies):
-    """Kendall's tau-b between a search's scores of all genotypes and their trained accuracies.
+    """Kendall's tau-b between a search's scores of genotypes and their trained accuracies.
 
-    The genotypes are those of all searches of the ablation, the random ones and its own included,
-    if they have a score.
+    The genotypes are those of all other searches of the ablation, `random` included, if they have a
+    score; its own was chosen by these scores. CP-NAS scores an operation that it dropped by the
+    zbar of an early stage, the others by their last one.
 
     Args:
         search: the search whose scores are judged.
@@ -259,18 +271,24 @@ def rank_correlation(search, searches, accuracies):
     scores, reached = [], []
     for other in searches:
         score = genotype_score(other["genotype"], search["scores"])
-        if score is not None and _search_key(other) in accuracies:
+        key = _search_key(other)
+        if score is not None and key != _search_key(search) and key in accuracies:
             scores.append(score)
-            reached.append(accuracies[_search_key(other)])
+            reached.append(accuracies[key])
     if len(set(scores)) < 2 or len(set(reached)) < 2:
         return None
     return float(stats.kendalltau(scores, reached).statistic)
 
 
 def _search_key(record):
-    """What a record's search is in the grid; sorts, as a beta_P of None would not."""
-    beta = record["beta"]
-    return record["method"], -math.inf if beta is None else beta, record["search_seed"]
+    """What a record's search is in the grid."""
+    return record["method"], record["beta"], record["search_seed"]
+
+
+def _order(run):
+    """Sorts runs by their place in the grid, as a beta_P of None would not."""
+    beta = -math.inf if run["beta"] is None else run["beta"]
+    return run["method"], beta, run["search_seed"], run["training_seed"]
 
 
 def text(rows):
@@ -283,8 +301,8 @@ def text(rows):
         return "-" if value is None else f"{value:{form}}"
 
     lines = [
-        f"{'method':>10}{'beta':>7}{'n':>4}{'mean ± std':>16}{'95% interval':>18}"
-        f"{'to random':>11}{'95% interval':>18}{'p':>8}{'RI %':>8}{'tau':>7}"
+        f"{'method':>10}{'beta':>7}{'n':>4}{'runs':>6}{'mean ± std':>16}{'95% interval':>18}"
+        f"{'pairs':>7}{'to random':>11}{'95% interval':>18}{'p':>8}{'RI %':>8}{'tau':>7}"
         f"{'seconds':>10}{'images':>12}"
     ]
     for row in rows:
@@ -294,9 +312,10 @@ def text(rows):
         )
         accuracy = f"{percent(row['mean'])} ± {percent(row['std'])}"
         lines.append(
-            f"{row['method']:>10}{number(row['beta'], 'g'):>7}{row['searches']:>4}{accuracy:>16}"
-            f"{bounds:>18}{percent(row['difference'], '+'):>11}{difference:>18}"
+            f"{row['method']:>10}{number(row['beta'], 'g'):>7}{row['searches']:>4}"
+            f"{row['runs']:>6}{accuracy:>16}{bounds:>18}{row['pairs']:>7}"
+            f"{percent(row['difference'], '+'):>11}{difference:>18}"
             f"{number(row['p_value'], '.3f'):>8}{number(row['relative_improvement'], '+.2f'):>8}"
             f"{number(row['kendall_tau'], '+.2f'):>7}{row['seconds']:>10.0f}{row['images']:>12,}"
         )
-    return "\n".join([*lines, f"n searches; p: {TEST} against random, not corrected"])
+    return "\n".join([*lines, f"n searches, compared in pairs; p: {TEST}, not corrected"])

@@ -287,8 +287,9 @@ class ChildParentTuner(BaseTuner):
         return search_progress.summary(search_log.read(os.path.join(self._folder, "search.csv")))
 
     def cost(self):
-        """What the search has cost so far: `seconds`, and `images` (epochs times images)."""
-        return {"seconds": sum(self._seconds), "images": len(self._seconds) * self._train_images}
+        """What the search has cost so far: `seconds`, and the `images` of child and parent."""
+        images = len(PRECISIONS) * len(self._seconds) * self._train_images
+        return {"seconds": sum(self._seconds), "images": images}
 
     def estimate(self):
         """Measures what the search will cost; the supernets are trained a little by it.

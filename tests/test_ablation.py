@@ -76,6 +76,7 @@ class TestGrid:
             ({"methods": ()}, "methods"),
             ({"methods": ("random", "darts")}, "darts"),
             ({"betas": (2, 2.0)}, "2, 2.0"),
+            ({"betas": (2, 0.0)}, "without 0"),
             ({"betas": (float("nan"),)}, "nan"),
             ({"search_seeds": (-1,)}, "-1"),
             ({"training_seeds": (True,)}, "True"),

@@ -4,6 +4,7 @@ from pages import Page
 
 from cpnas_tf import ablation_report
 from cpnas_tf.ablation_table import make_table
+from cpnas_tf.genotypes import OPERATIONS
 from cpnas_tf.markup import page
 
 METHODS = "Test accuracy over n searches, each the mean of its trainings"
@@ -31,6 +32,7 @@ def test_every_part_is_there(found):
         "Accuracy by method",
         "Against random",
         "Accuracy over beta_P",
+        "Operations found",
         "Every search",
         "Cost",
     ]
@@ -53,19 +55,20 @@ def test_the_statistics_are_those_of_the_table():
     low, high = (f"{100 * row[f'difference_{end}']:.2f}" for end in ("low", "high"))
     assert own == [
         "cpnas, β = 2",
+        "3",
         f"{100 * row['difference']:+.2f}",
         f"{low} to {high}",
         f"{row['p_value']:.3f}",
         f"{row['relative_improvement']:+.2f}",
         "–",
     ]
-    assert chance == ["random", *"–––––"]
+    assert chance == ["random", "0", *"–––––"]
     assert "Accuracy over beta_P" not in found.headings
 
 
 def test_significance_is_named_with_its_test(found):
     (row,) = (row for row in plain(found.tables[DIFFERENCES]) if row[0] == "bnas, β = 0")
-    sentence = f"at the 5% level (two-sided paired t-test): bnas, β = 0 (p = {row[3]}); cpnas"
+    sentence = f"at the 5% level (two-sided paired t-test): bnas, β = 0 (p = {row[4]}); cpnas"
     assert sentence in found.words.replace("\N{NO-BREAK SPACE}", " ")
     accuracies = {("cpnas", 2.0): [[0.9], [0.8]], ("random", None): [[0.8], [0.9]]}
     other = report(searches_of(accuracies), runs_of(accuracies))
@@ -77,6 +80,20 @@ def test_without_random_nothing_is_said_of_it():
     found = report(searches_of(accuracies), runs_of(accuracies))
     assert "no random search" in found.words
     assert plain(found.tables[METHODS])[1][1:] == ["1", "1", "90.00 ± –", "–"]
+
+
+def test_operations_are_counted_over_a_methods_searches():
+    searches = searches_of(ACCURACIES)
+    searches[0] = search("cpnas", 2.0, 0, name="sep_conv_3x3")
+    found = report(searches, runs_of(ACCURACIES))
+    header, own, chance = plain(found.tables["Edges of 28 by operation"])
+    assert header == ["method", *OPERATIONS]
+    assert own == ["cpnas, β = 2", "18.7", "0.0", "0.0", "0.0", "9.3", "0.0", "0.0", "0.0"]
+    assert chance == ["random", "28.0", *["0.0"] * 7]
+    assert (
+        "cpnas, β\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}2: 9.3 of 28 edges with sep_conv_3x3"
+        in found.notes
+    )
 
 
 def test_every_search_has_its_accuracies_and_what_is_missing():

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from fake_ablation import ACCURACIES, genotype, runs_of, search, searches_of, write
+from fake_ablation import ACCURACIES, genotype, run, runs_of, search, searches_of, write
 from scipy import stats
 
 from cpnas_tf.ablation_table import (
@@ -88,6 +88,9 @@ def test_p_value():
     expected = stats.ttest_rel(own, other).pvalue
     assert paired_p_value((own - other).tolist()) == pytest.approx(expected)
     assert paired_p_value([0.1, 0.1]) is None
+    differences = [0.3 - 0.2, 0.4 - 0.3]
+    assert differences[0] != differences[1]  # but for rounding
+    assert paired_p_value(differences) is None
     assert paired_p_value([0.1]) is None
 
 
@@ -110,8 +113,25 @@ class TestTable:
         assert cpnas["p_value"] == pytest.approx(test.pvalue)
         improvement = 100 * (own.mean() - other.mean()) / other.mean()
         assert cpnas["relative_improvement"] == pytest.approx(improvement)
+        assert (cpnas["pairs"], chance["pairs"]) == (3, 0)
         for name in ("difference", "p_value", "relative_improvement", "kendall_tau"):
             assert chance[name] is None
+
+    def test_only_what_both_have_is_compared(self):
+        accuracies = {("cpnas", 2.0): [[0.9], [0.8]], ("random", None): [[0.8, 0.2], [0.75, 0.1]]}
+        searches, runs = searches_of(accuracies), runs_of(accuracies)
+        row, _ = make_table(searches, [*runs, run("cpnas", 2.0, 7, 0, 0.1)])
+        assert (row["searches"], row["runs"], row["pairs"]) == (3, 3, 2)
+        assert row["difference"] == pytest.approx((0.1 + 0.05) / 2)
+        average = (0.5 + 0.425) / 2
+        assert row["relative_improvement"] == pytest.approx(100 * (0.6 - average) / average)
+
+    def test_without_common_seeds_the_means_are_compared(self):
+        runs = [run("bnas", 0.0, 1, 0, 0.9), run("random", None, 0, 0, 0.8)]
+        searches = [search("bnas", 0.0, 1), search("random", None, 0)]
+        row, _ = make_table(searches, runs)
+        assert (row["pairs"], row["difference"], row["p_value"]) == (0, None, None)
+        assert row["relative_improvement"] == pytest.approx(12.5)
 
     def test_samples_are_in_the_order_of_the_rows(self, searches, runs):
         found = samples(runs[::-1])
@@ -148,12 +168,10 @@ class TestRankCorrelation:
 
     def judged(self, zbar, accuracies):
         scores = [dict(zip(self.NAMES, zbar, strict=True)) for _ in CHOICES]
-        searches = [
-            search("cpnas", 2.0, seed, name=name, scores=scores)
-            for seed, name in enumerate(self.NAMES)
-        ]
-        reached = {("cpnas", 2.0, seed): accuracy for seed, accuracy in enumerate(accuracies)}
-        return rank_correlation(searches[0], searches, reached)
+        own = search("cpnas", 2.0, 9, name="none", scores=scores)
+        searches = [search("random", None, seed, name=name) for seed, name in enumerate(self.NAMES)]
+        reached = {("random", None, seed): accuracy for seed, accuracy in enumerate(accuracies)}
+        return rank_correlation(own, [own, *searches], {**reached, ("cpnas", 2.0, 9): 1.0})
 
     def test_in_closed_form(self):
         assert self.judged([1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4]) == pytest.approx(1)
@@ -179,5 +197,5 @@ class TestRankCorrelation:
             for seed, name in enumerate(names)
         ]
         assert genotype_score(searches[1]["genotype"], scores) is None
-        reached = {("pc_darts", -math.inf, seed): 0.1 * seed for seed in range(4)}
-        assert rank_correlation(searches[0], searches[:3], reached) is None  # two equal scores
+        reached = {("pc_darts", None, seed): 0.1 * seed for seed in range(4)}
+        assert rank_correlation(searches[0], searches, reached) is None  # two equal scores

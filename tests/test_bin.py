@@ -294,7 +294,7 @@ class TestAblate:
         scores = [float(r["z"]) for edge, name in kept for r in last_stage if r[edge] == name]
         assert float(row["search_score"]) == pytest.approx(sum(scores) / len(CHOICES))
         assert len(scores) == len(CHOICES)
-        assert int(row["search_images"]) == 5 * 64
+        assert int(row["search_images"]) == 5 * 2 * 64
         assert int(row["training_images"]) == 2 * 1437
 
     def test_two_workers_do_the_same_as_one_process_that_was_killed(

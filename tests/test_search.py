@@ -530,7 +530,7 @@ class TestStoppedSearch:
         seconds = sum(row["seconds"] for row in whole.rows)
         cost = whole.tuner.cost()
         assert cost["seconds"] == pytest.approx(seconds, abs=0.001 * len(whole.rows))
-        assert cost["images"] == len(whole.rows) * len(TRAIN)
+        assert cost["images"] == 2 * len(whole.rows) * len(TRAIN)
 
     def test_other_settings_are_refused(self, new_tuner, stopped):
         before = files(stopped)

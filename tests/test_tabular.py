@@ -83,6 +83,14 @@ def test_the_table_has_every_training_once():
             assert right == pytest.approx(round(right), abs=0.02)
 
 
+def test_the_oracle_on_the_table_is_better_than_chance_and_best_without_noise():
+    table = tabular.read_table(tabular.TABLE)
+    rows = {row["method"]: row["regrets"] for row in tabular.compare(table, replays=30)}
+    means = {method: regrets.mean() for method, regrets in rows.items()}
+    assert means["noiseless"] < means["bnas"] < means["random"]
+    assert all(regrets.min() >= 0 for regrets in rows.values())
+
+
 def test_a_table_is_read_as_written(tmp_path):
     rows = write(tmp_path / "table.csv")
     table = tabular.read_table(tmp_path / "table.csv")
