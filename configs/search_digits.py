@@ -7,7 +7,7 @@ images, on 67 x 704 for the weights and 47 x 704 for alpha and beta, 80,256. The
 original's share of its epochs, 15 of 50.
 """
 
-from ml_collections import ConfigDict
+from ml_collections.config_dict import ConfigDict, placeholder
 
 from cpnas_tf.genotypes import OPERATIONS
 
@@ -18,7 +18,7 @@ def get_config():
         {
             "method": "cpnas",
             "strategy": "none",
-            "data": {"name": "digits", "split": "train"},
+            "data": {"name": "digits", "split": "train", "image_size": placeholder(int)},
             "split": {"train_images": 1152, "validation_images": 256, "seed": 0},
             "search": {
                 "cells": 3,

@@ -6,7 +6,7 @@ Measured with the genotype of `configs/search_digits.py`, one seed: child 97.5%,
 python bin/train.py --config=configs/train_digits.py --genotype=FILE --workdir=DIR
 """
 
-from ml_collections import ConfigDict
+from ml_collections.config_dict import ConfigDict, placeholder
 
 
 def get_config():
@@ -15,7 +15,7 @@ def get_config():
         {
             "strategy": "none",
             "mixed_precision": False,
-            "data": {"name": "digits", "split": "train"},
+            "data": {"name": "digits", "split": "train", "image_size": placeholder(int)},
             "network": {"cells": 3, "channels": 16},
             "training": {
                 "epochs": 40,
@@ -26,11 +26,16 @@ def get_config():
                 "gradient_clip": 5.0,
                 "label_smoothing": 0.0,
                 "auxiliary_weight": 0.0,
-                "early_stopping": None,
+                "early_stopping": placeholder(int),
                 "jit_compile": False,
                 "steps_per_execution": 1,
                 "seed": 0,
             },
-            "child_parent": {"filter_weight": 1e-3, "centre_weight": 1e-2},
+            "child_parent": {
+                "filter_weight": 1e-3,
+                "centre_weight": 1e-2,
+                "warmup_epochs": 0,
+                "pooled": False,
+            },
         }
     )

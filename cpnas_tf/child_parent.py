@@ -147,6 +147,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         filter_weight=1.0,
         centre_weight=1e-2,
         centre_rate=0.5,
+        warmup_epochs=0,
         features=None,
         pooled=False,
     ):
@@ -157,13 +158,14 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
             centre_weight: lambda, of which half is the weight of the class-centre distance. The
                 paper prints no value, and the default is not a measured one.
             centre_rate: how far a batch moves the centres, in (0, 1].
+            warmup_epochs: over how many epochs both weights rise, linearly, from 0 in the first.
             features: the name of the layer whose output is f; by default the last one that gives
                 maps `[batch, height, width, channels]`.
             pooled: whether f is averaged over height and width: the centres of 1000 classes' maps
                 may not fit into memory.
 
         Raises:
-            ValueError: if a weight is negative or the rate is not in (0, 1].
+            ValueError: if a weight or `warmup_epochs` is negative, or the rate is not in (0, 1].
         """
         super().__init__()
         for name, weight in (("filter_weight", filter_weight), ("centre_weight", centre_weight)):
@@ -171,9 +173,12 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
                 raise ValueError(f"{name} must be a finite number >= 0, received: {weight}")
         if not 0 < centre_rate <= 1:
             raise ValueError(f"centre_rate must be in (0, 1], received: {centre_rate}")
+        if warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs must be at least 0, received: {warmup_epochs}")
         self.filter_weight = filter_weight
         self.centre_weight = centre_weight
         self.centre_rate = centre_rate
+        self.warmup_epochs = warmup_epochs
         self.features = features
         self.pooled = pooled
         self.centres = None
@@ -197,7 +202,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         if model is self._built_for:
             return
         self._built_for = self._plain = self._layer = self.centres = None
-        self._kernels, self._weights = [], {}
+        self._kernels, self._weights, self._share = [], {}, 1.0
         self._replica = threading.local()  # tf.distribute runs each replica in its own thread
         if self.filter_weight:
             self._weights["filter_mse"] = self.filter_weight
@@ -208,15 +213,13 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
                     "give one that has, or filter_weight=0"
                 )
         with model.distribute_strategy.scope():
+            if self.warmup_epochs:
+                self._share = _variable(0.0, name="share")
             if self.centre_weight:
                 self._weights["class_centre"] = self.centre_weight / 2
                 self._layer = _features_layer(model, self.features)
-                self.centres = tf.Variable(
-                    tf.zeros([_classes(model), *_map_shape(self._layer, self.pooled)]),
-                    trainable=False,
-                    name="centres",
-                    aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,  # all hold the same
-                )
+                shape = [_classes(model), *_map_shape(self._layer, self.pooled)]
+                self.centres = _variable(tf.zeros(shape), name="centres")
             self._means = {name: tf.keras.metrics.Mean(name) for name in self._weights}
         self._built_for = model
 
@@ -249,9 +252,11 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         vars(model)["train_tf_function"] = None  # TensorBoard would draw it, and fail: not traced
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Starts the means of the epoch."""
+        """Starts the means of the epoch, and sets how much of their weights the terms have."""
         for mean in self._means.values():
             mean.reset_state()
+        if self.warmup_epochs:
+            self._share.assign(min(1.0, epoch / self.warmup_epochs))
 
     def on_train_batch_begin(self, batch, logs=None):
         """Puts the step with the terms, for one call, where `fit` looks its train function up."""
@@ -318,7 +323,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         return kept_call
 
     def _total(self, loss, terms):
-        weighted = [self._weights[name] * term for name, term in terms.items()]
+        weighted = [self._weights[name] * self._share * term for name, term in terms.items()]
         return tf.add_n([tf.cast(loss, tf.float32), *weighted])
 
     def _terms(self, labels):
@@ -355,6 +360,12 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         self.centres.assign(
             updated_centres(self.centres, sums=sums, counts=counts, rate=self.centre_rate)
         )
+
+
+def _variable(value, *, name):
+    """A variable of which all replicas hold the same."""
+    aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(value, trainable=False, name=name, aggregation=aggregation)
 
 
 @contextlib.contextmanager

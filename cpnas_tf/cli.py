@@ -30,6 +30,13 @@ REFERENCE_NETWORKS = {
 _NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*cuInit.*\(303\)")
 # The part of TensorFlow's DataLossError that says what is wrong with a file of records.
 _DAMAGE = re.compile(r"\w+ record at \d+")
+_OTHERS_ENDED = "another worker has ended: start all of them again, and they go on from here"
+# What to do about other errors of TensorFlow.
+_ADVICE = {
+    "ResourceExhaustedError": "out of memory: try a smaller batch_size",
+    "UnavailableError": _OTHERS_ENDED,
+    "AbortedError": _OTHERS_ENDED,
+}
 
 
 def define_config(*, required=True):
@@ -142,7 +149,7 @@ def _is_like(value, default):
     if isinstance(value, bool) or isinstance(default, bool):
         return type(value) is type(default)
     kinds = {float: (int, float), tuple: (list, tuple)}
-    return value is None or isinstance(value, kinds.get(type(default), type(default)))
+    return isinstance(value, kinds.get(type(default), type(default)))
 
 
 def load_tensorflow():
@@ -191,6 +198,12 @@ def load_images():
 
     images = call(data.load, section="data", data_dir=FLAGS.data_dir)
     test = data.load(**{**FLAGS.config.data, "split": "test"}, data_dir=FLAGS.data_dir)
+    shape, other = images.images.shape[1:], test.images.shape[1:]
+    if shape != other:
+        raise ValueError(
+            f"the training images are {shape[0]}x{shape[1]}, the test images "
+            f"{other[0]}x{other[1]}: --config.data.image_size makes them the same"
+        )
     return images, test
 
 
@@ -260,18 +273,21 @@ def _run(main):
     try:
         main()
     except Exception as error:
-        damage = _DAMAGE.search(str(error)) if type(error).__name__ == "DataLossError" else None
-        if damage:
-            _fail(f"error: a file of the data set is damaged ({damage[0]}): prepare it again")
-        if not isinstance(error, _user_errors()):
+        line = _explain(error)
+        if line is None:
             raise
-        _fail_with(error)
+        _fail(f"error: {line}")
 
 
-def _user_errors():
-    """The errors that the user can mend; others are bugs, of which a traceback says most."""
+def _explain(error):
+    """What the user can mend, in a line, or None: of a bug a traceback says most."""
     keras_tuner = sys.modules.get("keras_tuner.errors")  # importing it takes seconds
-    return (ValueError, OSError, *([keras_tuner.FatalError] if keras_tuner else []))
+    if isinstance(error, (ValueError, OSError, *([keras_tuner.FatalError] if keras_tuner else []))):
+        return _line(error)
+    name = type(error).__name__
+    if name == "DataLossError" and (damage := _DAMAGE.search(str(error))):
+        return f"a file of the data set is damaged ({damage[0]}): prepare it again"
+    return _ADVICE.get(name)
 
 
 def _parse(argv, *, sections):
@@ -283,7 +299,7 @@ def _parse(argv, *, sections):
         if FLAGS["verbosity"].using_default_value:
             logging.set_verbosity(logging.WARNING)  # absl would have TFDS tell all that it does
     except Exception as error:
-        _fail_with(error)
+        _fail(f"error: {_line(error)}")
     if len(rest) > 1:
         _fail(f"error: unknown argument {rest[1]!r}, see --help")
     return rest
@@ -337,8 +353,8 @@ def _check_key(config, path):
         section = section[key]
 
 
-def _fail_with(error):
-    _fail(f"error: {str(error) or type(error).__name__}")
+def _line(error):
+    return str(error) or type(error).__name__
 
 
 def _fail(line, code=1):

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
@@ -34,7 +35,9 @@ def check_strategy(name):
         workers, kind, index = jobs["worker"], task["type"], task["index"]
         addresses = [worker.rpartition(":") for worker in workers]
         fits = set(jobs) == {"worker"} and kind == "worker" and index in range(len(workers))
-        fits = fits and all(host and port.isdigit() for host, _, port in addresses)
+        fits = fits and all(
+            host and port.isdigit() and 0 < int(port) < 65536 for host, _, port in addresses
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         fits = False
     if not fits:
@@ -69,10 +72,13 @@ def make_strategy(name):
             )
         return tf.distribute.MirroredStrategy([device.name for device in found])
     print(f"worker {index} of {workers} waits for the others", flush=True)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError) as error:
         raise ValueError(f"worker {index} of {workers} cannot join the others: {error}") from error
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # TensorFlow's own would only note the signal
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def make_optimizer(
     momentum=0.9,
     weight_decay=0.0,
     without_decay=(),
-    gradient_clip=None,
+    gradient_clip=0.0,
 ):
     """The optimizer of a training run: SGD or Adam under a cosine schedule, with L2 and clipping.
 
@@ -70,7 +70,7 @@ def make_optimizer(
         momentum: of SGD; Adam has its own.
         weight_decay: L2 on all variables but those of `without_decay`.
         without_decay: variables without L2.
-        gradient_clip: largest global norm of the gradient, or None.
+        gradient_clip: largest global norm of the gradient; 0 for none.
 
     Raises:
         ValueError: if the name is unknown or a number is out of range.
@@ -78,12 +78,12 @@ def make_optimizer(
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, received: {name!r}")
     check_sgd(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-    if gradient_clip is not None and not 0 < gradient_clip < math.inf:
-        raise ValueError(f"gradient_clip must be a number > 0 or None, received: {gradient_clip}")
+    if not 0 <= gradient_clip < math.inf:
+        raise ValueError(f"gradient_clip must be a number >= 0, received: {gradient_clip}")
     schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     # On a GPU Keras would have XLA compile the update of each of a network's hundreds of variables
     # alone; `jit_compile` of the model compiles them together.
-    settings = {"l2": weight_decay, "global_clipnorm": gradient_clip, "jit_compile": False}
+    settings = {"l2": weight_decay, "global_clipnorm": gradient_clip or None, "jit_compile": False}
     if name == "adam":
         optimizer = Adam(schedule, **settings)
     else:

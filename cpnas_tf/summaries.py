@@ -8,6 +8,8 @@ import os
 
 import tensorflow as tf
 
+from cpnas_tf.workdir import first_line
+
 _METADATA = tf.compat.v1.SummaryMetadata
 _SCALAR, _IMAGES = 1, 3  # the data classes of a tensor of numbers, and of a list of files
 
@@ -29,14 +31,23 @@ class Summaries:
             step: its number.
             scalars: numbers by name; a name such as `accuracy/child` sorts it under `accuracy`.
             pictures: PNG files' contents by name.
+
+        Raises:
+            OSError: if the folder cannot be written (a full disk included).
         """
+        try:
+            self._write(step, scalars, pictures or {})
+        except tf.errors.OpError as error:
+            raise OSError(f"cannot write {self._folder}: {first_line(error)}") from error
+
+    def _write(self, step, scalars, pictures):
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._folder)
         with self._writer.as_default(step=step):
             for name, value in scalars.items():
                 metadata = _metadata("scalars", _SCALAR)
                 tf.summary.write(name, tf.cast(value, tf.float32), metadata=metadata)
-            for name, png in (pictures or {}).items():
+            for name, png in pictures.items():
                 height, width, _ = tf.io.decode_png(png).shape
                 parts = [str(width), str(height), png]
                 tf.summary.write(name, tf.constant(parts), metadata=_metadata("images", _IMAGES))

@@ -18,7 +18,7 @@ from cpnas_tf.genotypes import Genotype
 from cpnas_tf.networks import add_auxiliary_tower, build_network
 from cpnas_tf.optimizers import make_optimizer
 from cpnas_tf.training_progress import Progress
-from cpnas_tf.training_state import load_weights
+from cpnas_tf.training_state import has_checkpoint, load_weights
 from cpnas_tf.workdir import read_json
 
 
@@ -84,7 +84,7 @@ def train(
             is read or written.
 
     Returns:
-        The rows of `history.csv`, a dict an epoch: losses, accuracies, the learning rate after the
+        The rows of `history.csv`, a dict an epoch: losses, accuracies, the learning rate of the
         last step, the share of 1-bit weights whose sign changed in the epoch (`flip_ratio`), and
         speed. `val_loss` is the plain cross-entropy.
 
@@ -101,7 +101,7 @@ def train(
     replicas = strategy.num_replicas_in_sync
     if jit_compile and replicas > 1:
         raise ValueError(f"jit_compile is for one device, received: a strategy of {replicas}")
-    if warm_start is not None:
+    if warm_start is not None and not has_checkpoint(directory):
         load_weights(model, warm_start)
     with devices.scope(strategy, policy=model.dtype_policy):
         trained = add_auxiliary_tower(model) if auxiliary_weight else model
@@ -232,6 +232,8 @@ def load_trained(directory, *, data_dir=None):
     if not os.path.exists(os.path.join(directory, "metrics.json")):
         raise ValueError(f"{directory} holds no finished training: run bin/train.py first")
     run = read_json(os.path.join(directory, "config.json"))
+    if not isinstance(run, dict) or run.get("command") != "train":
+        raise ValueError(f"{directory}/config.json is not that of a training")
     section = {**run["config"]["data"], "split": "test"}
     test = data.load(**section, data_dir=data_dir or run["data_dir"])
     shape = {"input_shape": test.images.shape[1:], "classes": len(test.class_names)}

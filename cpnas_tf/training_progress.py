@@ -157,9 +157,10 @@ class Progress(tf.keras.callbacks.Callback):
         self._finish_epoch()
 
     def _finish_epoch(self):
-        """Validates, then writes the history, and the checkpoint that it belongs to.
+        """Validates, then writes the history, the checkpoint that it belongs to, and the logs.
 
-        In this order: a training that is killed between the two does the last row again.
+        In this order: a training that is killed before the checkpoint does the last row again, and
+        logs that cannot be written cost no epoch.
         """
         record, begun = self._state.record, time.monotonic()
         validated = self._judge.evaluate(self._validation, verbose=0, return_dict=True)
@@ -172,12 +173,15 @@ class Progress(tf.keras.callbacks.Callback):
         }
         _check_finite(row)
         record.update(rows=[*self.rows, row], logs=None, seconds=0.0)
-        if devices.is_chief(self._strategy):
+        self._clock = time.monotonic()
+        is_chief = devices.is_chief(self._strategy)
+        if is_chief:
             training_log.write(self._csv, self.rows)
-            self._summaries.write(row["epoch"], {k: v for k, v in row.items() if k != "epoch"})
             name = self._network.name
             print(training_log.line(self.rows, name=name, epochs=self._epochs), flush=True)
         self._write_state()
+        if is_chief:
+            self._summaries.write(row["epoch"], {k: v for k, v in row.items() if k != "epoch"})
         self._trained.stop_training = self.is_over
 
     def _renamed(self, logs):

@@ -106,16 +106,24 @@ class TrainingState:
             try:
                 os.makedirs(partial, exist_ok=True)
                 self._write(tf.constant(os.path.join(partial, name)))
+                for file in os.listdir(partial):
+                    with open(os.path.join(partial, file), "rb") as written:
+                        os.fsync(written.fileno())
             except (OSError, tf.errors.OpError) as error:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise OSError(
                     f"cannot write the checkpoint {self._folder}/{name}: {first_line(error)}"
                 ) from error
-        self._saved = name
         if self._is_chief:
             for file in sorted(os.listdir(partial)):  # its data, then its index
                 os.replace(os.path.join(partial, file), os.path.join(self._folder, file))
             _remove_others(self._folder, _paths(self._folder)[:_KEPT])
+        self._saved = name
+
+
+def has_checkpoint(directory):
+    """Whether a training's folder has something to go on from."""
+    return bool(_paths(os.path.join(directory, "checkpoints")))
 
 
 def load_weights(model, directory):

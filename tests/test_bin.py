@@ -849,6 +849,7 @@ class TestConfigFiles:
             ("search", "split", {"seed": 0.5}, "split.seed must be a value like 0"),
             ("train", "network", {"precision": "child"}, "precision"),
             ("train", "training", {"epochs": 2.5}, "2.5"),
+            ("train", "training", {"epochs": None}, "epochs must be a value like 600"),
             ("train", "child_parent", {"lambda": 1}, "lambda"),
         ],
     )
@@ -915,7 +916,7 @@ class TestValues:
             ("--config.training.optimizer=lion", "'lion'"),
             ("--config.training.learning_rate=-0.1", "-0.1"),
             ("--config.training.weight_decay=nan", "nan"),
-            ("--config.training.gradient_clip=0", "0.0"),
+            ("--config.training.gradient_clip=-1", "-1.0"),
             ("--config.training.seed=4294967296", "4294967296"),
             ("--config.child_parent.filter_weight=-1", "-1.0"),
             ("--config.strategy=tpu", "'tpu'"),
@@ -924,7 +925,7 @@ class TestValues:
             ("--config.mixed_precision=half", "half"),
             ("--config.training.auxiliary_weight=-0.4", "auxiliary_weight must be a number >= 0"),
             ("--config.training.label_smoothing=1", "label_smoothing must be in [0, 1)"),
-            ("--config.training.early_stopping=0", "early_stopping"),
+            ("--config.training.early_stopping=0", "early_stopping must be at least 1"),
             ("--config.training.steps_per_execution=0", "steps_per_execution"),
             ("--config.training.jit_compile=often", "often"),
             ("--warm_start=/missing", "/missing has no checkpoint"),
@@ -1045,6 +1046,14 @@ class TestWorkdirs:
         if name == "export":
             arguments.append(f"--output={tmp_path}/output")
         check_refused(tmp_path, name, *arguments, value=f"{path} holds no finished training")
+
+    @pytest.mark.parametrize("name", ["evaluate", "export"])
+    def test_a_record_of_something_else(self, tmp_path, name):
+        for file in ("metrics.json", "config.json"):
+            (tmp_path / file).write_text("{}")
+        output = (f"--output={tmp_path}/output",) if name == "export" else ()
+        value = f"{tmp_path}/config.json is not that of a training"
+        check_refused(tmp_path, name, f"--workdir={tmp_path}", *output, value=value)
 
     @pytest.mark.parametrize("workdir", ["missing", "{runs}/train"])
     def test_plot_of_no_search(self, runs, tmp_path, workdir):

@@ -14,6 +14,7 @@ import forked
 import tensorflow as tf
 from commands import SEARCH_OF_3, TRAIN, check_equal_searches, check_equal_trainings, succeed
 
+from cpnas_tf import training_progress
 from cpnas_tf.training_state import TrainingState
 
 
@@ -93,6 +94,7 @@ def kill_at_20_random_instants(run, clock):
 def train_killed_after(clock, limit, writes):
     """Kills a training after a time, or in the middle of writing a checkpoint's file."""
     amid_a_write, prepare = kill_after(clock, limit, writes), TrainingState.__init__
+    training_progress._SAVE_SECONDS = 0  # after every step, not after ten minutes
 
     def write_in_halves(write, path):
         path = path.numpy().decode()

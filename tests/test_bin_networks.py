@@ -1,12 +1,23 @@
 """The commands with networks of other kinds: from papers, and for ImageNet."""
 
 import functools
+import importlib
 import signal
 
 import forked
+import numpy as np
 import pytest
 import small_imagenet
-from commands import PROGRESS, check_equal_trainings, check_refused, read_csv, read_json, succeed
+import tensorflow as tf
+from commands import (
+    PROGRESS,
+    TRAIN,
+    check_equal_trainings,
+    check_refused,
+    read_csv,
+    read_json,
+    succeed,
+)
 
 
 class TestReferenceNetworks:
@@ -32,6 +43,50 @@ class TestReferenceNetworks:
         arguments = ("--config=configs/train_digits.py", "--model=wrn22", "--precision=child")
         folders = (f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
         check_refused(tmp_path, "train", *arguments, *folders, value="--precision")
+
+
+class TestFolder:
+    """Own images go through the commands."""
+
+    def arguments(self, tmp_path, genotype, *, test_size):
+        random = np.random.default_rng(0)
+        for split, size in (("train", 8), ("test", test_size)):
+            for name in ("cat", "dog"):
+                folder = tmp_path / "pets" / split / name
+                folder.mkdir(parents=True)
+                for number in range(4):
+                    image = random.integers(256, size=(size, size, 3), dtype=np.uint8)
+                    (folder / f"{number}.png").write_bytes(tf.io.encode_png(image).numpy())
+        return (
+            *(*TRAIN, "--config.training.batch_size=4", f"--genotype={genotype}"),
+            *(f"--config.data.name=folder:{tmp_path}/pets", f"--workdir={tmp_path}/run"),
+        )
+
+    def test_from_training_to_evaluation(self, tmp_path, genotype):
+        succeed(forked.run("train", *self.arguments(tmp_path, genotype, test_size=8)))
+        succeed(forked.run("evaluate", f"--workdir={tmp_path}/run"))
+        evaluation = read_json(tmp_path / "run" / "evaluation.json")
+        assert evaluation["examples"] == 8
+        assert set(evaluation["per_class"]) == {"cat", "dog"}
+
+    def test_test_images_of_another_size_are_refused_before_the_training(self, tmp_path, genotype):
+        arguments = self.arguments(tmp_path, genotype, test_size=12)
+        line = check_refused(tmp_path, "train", *arguments, value="--config.data.image_size")
+        assert "training images are 8x8, the test images 12x12" in line
+
+
+def run_out_of_memory():
+    def make_optimizer(*args, **given):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when\nallocating")
+
+    importlib.import_module("cpnas_tf.training").make_optimizer = make_optimizer
+
+
+def test_out_of_memory_is_one_line(tmp_path, data_dir, genotype):
+    arguments = (*TRAIN, f"--genotype={genotype}", f"--workdir={tmp_path}/run")
+    arguments = (*arguments, f"--data_dir={data_dir}")
+    value = "out of memory: try a smaller batch_size"
+    check_refused(tmp_path, "train", *arguments, value=value, before=run_out_of_memory)
 
 
 class TestImageNet:

@@ -367,6 +367,17 @@ def test_term_without_weight_is_left_out():
     assert without_centres.centres is None
 
 
+def test_the_weights_rise_over_the_first_epochs():
+    twin, model = larq_model(), larq_model()
+    expected = fit(twin, epochs=1).history
+    loss = ChildParentLoss(filter_weight=0.5, centre_weight=0.25, warmup_epochs=2)
+    logs = fit(model, loss, epochs=4).history
+    np.testing.assert_allclose(logs["loss"][0], expected["loss"][0], rtol=1e-6)
+    terms = 0.5 * np.array(logs["filter_mse"]) + 0.125 * np.array(logs["class_centre"])
+    shares = (np.array(logs["loss"]) - logs["cross_entropy"]) / terms
+    np.testing.assert_allclose(shares, [0, 0.5, 1, 1], atol=1e-4)
+
+
 def test_every_one_bit_kernel_counts_and_no_other():
     inner = tf.keras.Sequential([tf.keras.Input([8, 8, 2]), *binary_layers()], name="inner")
     model = tf.keras.Sequential(
@@ -445,8 +456,8 @@ MODES = [
 @pytest.mark.parametrize("mode", MODES)
 def test_every_way_to_run_a_step_gives_the_same(mode):
     model, twin = larq_model(**mode), larq_model()
-    loss, twin_loss = ChildParentLoss(), ChildParentLoss()
-    logs, twin_logs = fit(model, loss).history, fit(twin, twin_loss).history
+    loss, twin_loss = (ChildParentLoss(warmup_epochs=1) for _ in range(2))
+    logs, twin_logs = fit(model, loss, epochs=2).history, fit(twin, twin_loss, epochs=2).history
     for name, values in twin_logs.items():
         np.testing.assert_allclose(logs[name], values, rtol=1e-4, err_msg=name)
     np.testing.assert_allclose(loss.centres, twin_loss.centres, rtol=1e-3, atol=1e-5)
@@ -702,8 +713,8 @@ MIRRORED = """
     def train(strategy, **mode):
         with strategy.scope():
             model = larq_model(metrics=["accuracy"], **mode)
-        loss = ChildParentLoss(filter_weight=2.0, centre_weight=0.5)
-        logs = fit(model, loss, images=IMAGES[:22], labels=LABELS[:22], epochs=2).history
+        loss = ChildParentLoss(filter_weight=2.0, centre_weight=0.5, warmup_epochs=1)
+        logs = fit(model, loss, images=IMAGES[:22], labels=LABELS[:22], epochs=3).history
         return logs, [loss.centres.numpy(), *model.get_weights()]
 
     logs, state = train(tf.distribute.get_strategy())
@@ -741,6 +752,7 @@ def test_two_mirrored_devices_equal_one():
         ({"centre_weight": float("nan")}, "centre_weight must be .* received: nan"),
         ({"centre_rate": 0}, r"centre_rate must be in \(0, 1\], received: 0"),
         ({"centre_rate": 1.5}, r"centre_rate must be in \(0, 1\], received: 1.5"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be at least 0, received: -1"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -179,7 +179,10 @@ def test_train_cifar10_is_the_papers():
             "augmentation": {"crop_padding": 4, "flip": True, "cutout": 16},
             "seed": 0,
         },
-        "child_parent": {"filter_weight": 1.0, "centre_weight": 1e-2},
+        "child_parent": {
+            **{"filter_weight": 1.0, "centre_weight": 1e-2},
+            **{"warmup_epochs": 0, "pooled": False},
+        },
     }
     sizes = [
         get_config("train_cifar10", size).network.channels for size in VARIANTS["train_cifar10"]
@@ -211,6 +214,7 @@ def test_train_imagenet_is_the_papers():
     assert config.training.to_dict() == {
         "epochs": 250,
         "batch_size": 256,
+        "optimizer": "sgd",
         "learning_rate": 0.05,
         "momentum": 0.9,
         "weight_decay": 3e-5,

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +56,7 @@ def test_a_worker_knows_its_number(monkeypatch):
         tf_config(workers=[]),
         tf_config(workers=["a"]),
         tf_config(workers=["a:b"]),
+        tf_config(workers=["a:65536"]),
         tf_config(workers=[1]),
         tf_config(index=2),
         tf_config(index=-1),
@@ -217,6 +219,25 @@ def test_two_devices_and_two_processes_train_alike(trainings):
     for row, expected in zip(workers, mirrored, strict=True):
         assert row == pytest.approx(expected, rel=1e-6)
     np.testing.assert_array_equal(found, centres)
+
+
+def set_up_a_stopped_worker(text):
+    set_tf_config(text)
+    place = {"module": "cpnas_tf.training_progress", "owner": "Progress", "method": "on_epoch_end"}
+    forked.signal_self(signal.SIGTERM, call=1, **place)
+
+
+def test_a_worker_that_is_stopped_goes_on(tmp_path):
+    """TensorFlow has a handler of its own for the signal while there are several workers."""
+    Genotype(normal=["skip_connect"] * 14, reduce=["max_pool_3x3"] * 14).save(tmp_path / "genotype")
+    arguments = (*TRAIN, "--config.strategy=multi_worker", f"--genotype={tmp_path}/genotype")
+    arguments = (*arguments, f"--data_dir={tmp_path}/data", f"--workdir={tmp_path}/run")
+    for set_up, code in ((set_up_a_stopped_worker, 130), (set_tf_config, 0)):
+        text = tf_config(workers=free_addresses(1))
+        outcome = forked.run("train", *arguments, before=functools.partial(set_up, text))
+        assert outcome.code == code
+        done = len(training_log.read(tmp_path / "run" / "history.csv"))
+        assert done == (1 if code else 3)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,14 @@ def events(folder):
     return found
 
 
+def test_a_folder_that_cannot_be_written(tmp_path):
+    file = tmp_path / "logs"
+    file.touch()
+    with pytest.raises(OSError, match=f"^cannot write {file}: ") as error:
+        Summaries(file).write(1, {"z": 0.5})
+    assert "\n" not in str(error.value)
+
+
 def test_scalars_and_pictures(tmp_path):
     file = io.BytesIO()
     matplotlib.figure.Figure(figsize=(3, 2), dpi=10).savefig(file, format="png")
