@@ -232,7 +232,7 @@ def load_trained(directory, *, data_dir=None):
     if not os.path.exists(os.path.join(directory, "metrics.json")):
         raise ValueError(f"{directory} holds no finished training: run bin/train.py first")
     run = read_json(os.path.join(directory, "config.json"))
-    if not isinstance(run, dict) or run.get("command") != "train":
+    if not isinstance(run, dict) or "config" not in run:
         raise ValueError(f"{directory}/config.json is not that of a training")
     section = {**run["config"]["data"], "split": "test"}
     test = data.load(**section, data_dir=data_dir or run["data_dir"])
