@@ -8,7 +8,7 @@
 | star | depthwise (`*`) | 64.3%, 85.6%, 12.5 M | 18.9 M, 73.9 Mbit, 370 MFLOPs |
 | starstar | and preprocessing (`**`) | 66.5%, 86.8%, 12.5 M | 18.9 M, 73.9 Mbit, 1,037 MFLOPs |
 
-Ours is of `benchmarks/results/search_cifar10_2560`; clipping and auxiliary weight are DARTS'.
+Ours is of `benchmarks/results/search_cifar10_2560`, not measured; what the paper omits is DARTS'.
 """
 
 from ml_collections.config_dict import ConfigDict, placeholder

@@ -130,9 +130,9 @@ def make_table(searches, runs):
     trained = _trained(runs)
     chance = next((found for key, found in trained.items() if key[0] == "random"), {})
     accuracies = {
-        (method, beta, seed): fmean(reached.values())
-        for (method, beta), found in trained.items()
-        for seed, reached in found.items()
+        (*key, seed): accuracy
+        for key, found in trained.items()
+        for seed, accuracy in _means(found).items()
     }
     rows = []
     for (method, beta), found in trained.items():
@@ -148,7 +148,7 @@ def make_table(searches, runs):
                 "beta": beta,
                 "searches": len(found),
                 "runs": len(own_runs),
-                **interval(_means(found)),
+                **interval(list(_means(found).values())),
                 **_compare(found, {} if method == "random" else chance),
                 "kendall_tau": fmean(taus) if taus else None,
                 "seconds": sum(record["seconds"] for record in own_searches + own_runs),
@@ -164,9 +164,7 @@ def samples(runs):
     Returns:
         `{(method, beta): {search seed: accuracy}}`, a mean over the training seeds.
     """
-    return {
-        key: dict(zip(found, _means(found), strict=True)) for key, found in _trained(runs).items()
-    }
+    return {key: _means(found) for key, found in _trained(runs).items()}
 
 
 def _trained(runs):
@@ -179,8 +177,8 @@ def _trained(runs):
 
 
 def _means(found):
-    """A method's sample: the mean over the training seeds for each search seed."""
-    return [fmean(reached.values()) for reached in found.values()]
+    """A method's sample: search seed -> mean accuracy over the training seeds."""
+    return {seed: fmean(reached.values()) for seed, reached in found.items()}
 
 
 def interval(values):
@@ -218,8 +216,8 @@ def _compare(found, chance):
     names = ("difference", "difference_low", "difference_high", "p_value", "relative_improvement")
     columns = {"pairs": 0, **dict.fromkeys(names)}
     if chance:
-        average = fmean(_means(chance))
-        columns["relative_improvement"] = 100 * (fmean(_means(found)) - average) / average
+        own, average = (fmean(_means(each).values()) for each in (found, chance))
+        columns["relative_improvement"] = 100 * (own - average) / average
     differences = [
         fmean(found[seed][training] - chance[seed][training] for training in common)
         for seed in found

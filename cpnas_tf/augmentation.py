@@ -176,6 +176,19 @@ def centre_window(height, width, *, share=1.0):
     return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
 
 
+def resize(images, side):
+    """Resizes whole images, bilinearly and without aliasing.
+
+    Args:
+        images: [..., height, width, channels].
+        side: height and width of the result, in pixels.
+
+    Returns:
+        uint8 [..., side, side, channels].
+    """
+    return tf.cast(tf.round(tf.image.resize(images, [side, side], antialias=True)), tf.uint8)
+
+
 def resize_windows(images, windows):
     """Cuts a window out of each image and enlarges it to the image's size, bilinearly.
 

@@ -31,6 +31,7 @@ DATASETS = {
     "imagenet2012": ((imagenet.IMAGE_SIZE, imagenet.IMAGE_SIZE, 3), imagenet.CLASSES),
 }
 SPLITS = ("train", "test")
+_SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?:\[:([1-9]\d*)\])?")
 FOLDER = "folder:"
 
 
@@ -87,7 +88,7 @@ def load(name, split, *, data_dir=None, image_size=None):
     if not builder.data_path.exists():
         _prepare(builder)
         builder = _builder(name, data_dir)
-    whole, _, count = split.rstrip("]").partition("[:")
+    whole, count = _SPLIT.fullmatch(split).groups()
     try:
         images, labels = builder.as_dataset(
             split=whole,
@@ -122,14 +123,11 @@ def _check(name, split, image_size):
 
 
 def _check_split(name, split):
-    if split in SPLITS:
-        return
-    expected = ", ".join(SPLITS)
-    if name in DATASETS and name != "imagenet2012":
-        if re.fullmatch(rf"({'|'.join(SPLITS)})\[:[1-9]\d*\]", split):
-            return
-        expected += ", or the first images of one, such as train[:10000]"
-    raise ValueError(f"unknown split {split!r}, expected one of: {expected}")
+    has_parts = name in DATASETS and name != "imagenet2012"
+    match = _SPLIT.fullmatch(split)
+    if not match or (match[2] and not has_parts):
+        parts = ", or the first images of one, such as train[:10000]" if has_parts else ""
+        raise ValueError(f"unknown split {split!r}, expected one of: {', '.join(SPLITS)}{parts}")
 
 
 def _folder(name, data_dir):

@@ -13,7 +13,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf.augmentation import centre_window
+from cpnas_tf.augmentation import centre_window, resize
 from cpnas_tf.images import Images
 from cpnas_tf.workdir import first_line
 
@@ -158,8 +158,7 @@ def _decode(file, image_size):
     if image_size is not None:
         row, column, height, width = tf.unstack(centre_window(size[0], size[1]))
         image = image[row : row + height, column : column + width]
-        image = tf.image.resize(image, [image_size, image_size], antialias=True)
-        image = tf.cast(tf.round(image), tf.uint8)
+        image = resize(image, image_size)
     return image, size
 
 

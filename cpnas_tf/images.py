@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf.augmentation import augment_batches
+from cpnas_tf.augmentation import augment_batches, resize
 
 _RESIZED_AT_ONCE = 1000
 
@@ -66,11 +66,10 @@ class Images:
 
     def resize(self, side):
         """The images at `side` x `side` pixels, bilinearly and without aliasing."""
-        shape = [len(self), side, side, self.images.shape[3]]
-        resized = np.empty(shape, np.uint8)
+        resized = np.empty([len(self), side, side, self.images.shape[3]], np.uint8)
         for start in range(0, len(self), _RESIZED_AT_ONCE):
             part = slice(start, start + _RESIZED_AT_ONCE)
-            resized[part] = tf.round(tf.image.resize(self.images[part], shape[1:3], antialias=True))
+            resized[part] = resize(self.images[part], side)
         return Images(resized, self.labels, self.class_names)
 
     def training_batches(self, *, batch_size, seed, epochs, first_step, augmentation):

@@ -7,6 +7,7 @@ import signal
 import forked
 import numpy as np
 import pytest
+import small_folder
 import small_imagenet
 import tensorflow as tf
 from commands import (
@@ -52,11 +53,9 @@ class TestFolder:
         random = np.random.default_rng(0)
         for split, size in (("train", 8), ("test", test_size)):
             for name in ("cat", "dog"):
-                folder = tmp_path / "pets" / split / name
-                folder.mkdir(parents=True)
                 for number in range(4):
                     image = random.integers(256, size=(size, size, 3), dtype=np.uint8)
-                    (folder / f"{number}.png").write_bytes(tf.io.encode_png(image).numpy())
+                    small_folder.write(tmp_path / "pets" / split / name / f"{number}.png", image)
         return (
             *(*TRAIN, "--config.training.batch_size=4", f"--genotype={genotype}"),
             *(f"--config.data.name=folder:{tmp_path}/pets", f"--workdir={tmp_path}/run"),

@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 import pytest
 import sklearn.datasets
+import small_folder
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from one_line import assert_one_line
@@ -195,8 +196,7 @@ class TestLoad:
     def test_own_images(self, tmp_path, monkeypatch, data_dir):
         image = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
         for path in ("pets/test/cat", "pets/test/dog"):
-            tmp_path.joinpath(path).mkdir(parents=True)
-            tmp_path.joinpath(path, "1.png").write_bytes(tf.io.encode_png(image).numpy())
+            small_folder.write(tmp_path / path / "1.png", image)
         name = f"folder:{tmp_path}/pets" if data_dir == "elsewhere" else "folder:pets"
         if data_dir is None:
             monkeypatch.chdir(tmp_path)

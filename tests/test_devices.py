@@ -227,11 +227,10 @@ def set_up_a_stopped_worker(text):
     forked.signal_self(signal.SIGTERM, call=1, **place)
 
 
-def test_a_worker_that_is_stopped_goes_on(tmp_path):
+def test_a_worker_that_is_stopped_goes_on(tmp_path, data_dir, genotype):
     """TensorFlow has a handler of its own for the signal while there are several workers."""
-    Genotype(normal=["skip_connect"] * 14, reduce=["max_pool_3x3"] * 14).save(tmp_path / "genotype")
-    arguments = (*TRAIN, "--config.strategy=multi_worker", f"--genotype={tmp_path}/genotype")
-    arguments = (*arguments, f"--data_dir={tmp_path}/data", f"--workdir={tmp_path}/run")
+    arguments = (*TRAIN, "--config.strategy=multi_worker", f"--genotype={genotype}")
+    arguments = (*arguments, f"--data_dir={data_dir}", f"--workdir={tmp_path}/run")
     for set_up, code in ((set_up_a_stopped_worker, 130), (set_tf_config, 0)):
         text = tf_config(workers=free_addresses(1))
         outcome = forked.run("train", *arguments, before=functools.partial(set_up, text))

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 from one_line import assert_one_line
 from PIL import Image
+from small_folder import write
 
 from cpnas_tf import data, image_folder
 
@@ -13,12 +14,6 @@ CORNERS = np.array([[[200, 0, 0], [0, 150, 0]], [[0, 0, 250], [255, 255, 255]]],
 
 def pixels(height=8, width=8):
     return RANDOM.integers(256, size=(height, width, 3)).astype(np.uint8)
-
-
-def write(path, image):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(tf.io.encode_png(image).numpy())
-    return image
 
 
 @pytest.fixture
