@@ -3,7 +3,9 @@
     python bin/search.py --config=configs/search_imagenet.py --workdir=DIR [--data_dir=DIR]
 
 As on CIFAR-10 but for the learning rate and beta_P; the paper: 2.8 GPU-days on TITAN V. Nothing of
-it has been measured here. The network begins with the stem of configs/train_imagenet.py.
+it has been measured here, memory neither. The network begins with the stem of
+configs/train_imagenet.py; as large as an architecture of it, 0.51 M parameters of which 0.26 M are
+real, is benchmarks/results/search_cifar10_2560 with 6 cells and C = 16.
 """
 
 from ml_collections.config_dict import ConfigDict, placeholder
