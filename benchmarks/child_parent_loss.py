@@ -50,10 +50,9 @@ SETTINGS = {
     "cross_entropy": (0.0, 0.0),
     "filters": (1.0, 0.0),
     "weak_filters": (1e-3, 0.0),
-    "centres_1e-3": (1.0, 1e-3),
-    "centres_1e-2": (1.0, 1e-2),
-    "centres_1e-1": (1.0, 1e-1),
-    "centres_1": (1.0, 1.0),
+    "centres_1e-2": (1e-3, 1e-2),
+    "centres_1e-1": (1e-3, 1e-1),
+    "centres_1": (1e-3, 1.0),
 }
 
 

@@ -180,7 +180,7 @@ def test_train_cifar10_is_the_papers():
             "seed": 0,
         },
         "child_parent": {
-            **{"filter_weight": 1.0, "centre_weight": 1e-2},
+            **{"filter_weight": 1e-3, "centre_weight": 1e-1},
             **{"warmup_epochs": 0, "pooled": False},
         },
     }
