@@ -14,6 +14,7 @@ the workdir has a row a training; the table has the mean and standard deviation 
 accuracy over the seeds, and the last line is one JSON object of the same.
 """
 
+import glob
 import json
 import os
 import statistics
@@ -57,7 +58,7 @@ SETTINGS = {
 
 
 def train_once(folder, setting, seed, images, test):
-    """Does or goes on with one training; its result is the folder's result.json."""
+    """Does or goes on with one training, whose result is the folder's result.json."""
     import tensorflow as tf
 
     from cpnas_tf.child_parent import ChildParentLoss
@@ -98,7 +99,12 @@ def train_once(folder, setting, seed, images, test):
         "seconds": round(time.monotonic() - started),
     }
     write_json(os.path.join(folder, "result.json"), result)
-    return result
+
+
+def finished(workdir):
+    """The results of all trainings of a workdir."""
+    paths = glob.glob(os.path.join(glob.escape(workdir), "*", "result.json"))
+    return [read_json(path) for path in sorted(paths)]
 
 
 def summarize(rows):
@@ -123,18 +129,14 @@ def main(_):
         data.load("cifar10", split, data_dir=FLAGS.data_dir, image_size=IMAGE_SIZE)
         for split in (f"train[:{TRAINING_IMAGES}]", "test")
     )
-    rows = []
     with exclusive(FLAGS.workdir):
         for seed in map(int, FLAGS.seeds):
             for setting in FLAGS.settings or SETTINGS:
                 folder = os.path.join(FLAGS.workdir, f"{setting}-seed{seed}")
-                done = os.path.join(folder, "result.json")
-                if os.path.exists(done):
-                    rows.append(read_json(done))
-                else:
-                    rows.append(train_once(folder, setting, seed, images, test))
-                write_csv(os.path.join(FLAGS.workdir, "results.csv"), rows)
-    summary = summarize(rows)
+                if not os.path.exists(os.path.join(folder, "result.json")):
+                    train_once(folder, setting, seed, images, test)
+                write_csv(os.path.join(FLAGS.workdir, "results.csv"), finished(FLAGS.workdir))
+    summary = summarize(finished(FLAGS.workdir))
     for setting, found in summary.items():
         std = "" if found["std"] is None else f" ± {found['std']:.2%}"
         print(f"{setting:>16}  {found['mean']:.2%}{std}  ({found['n']} seeds)")
