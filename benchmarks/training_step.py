@@ -1,6 +1,7 @@
 """What a training step of a derived network costs, and whether memory grows.
 
 python benchmarks/training_step.py [--channels=56] [--cells=10] [--batch_size=96] [--steps=5]
+python benchmarks/training_step.py --only_memory
 
 Three models of one random genotype and of equal weights are trained on 32x32 images:
 
@@ -51,6 +52,7 @@ flags.DEFINE_integer("batch_size", 96, "Images a step.")
 flags.DEFINE_integer("steps", 5, "Timed steps of each model.")
 flags.DEFINE_integer("epochs", 4, "Epochs of the training whose memory is measured.")
 flags.DEFINE_integer("images", 192, "Images of its epoch.")
+flags.DEFINE_boolean("only_memory", False, "No steps, so that no other model takes memory.")
 
 CLASSES = 10
 AUGMENTATION = {"crop_padding": 4, "flip": True, "cutout": 16}
@@ -246,13 +248,12 @@ def memory_of_a_training(model, random):
     return found
 
 
-def main(_):
-    """Measures, prints a table, and as the last line one JSON object."""
-    random = np.random.default_rng(0)
-    genotype, size = random_genotype(random), {"cells": FLAGS.cells, "channels": FLAGS.channels}
-    shape = {"input_shape": (32, 32, 3), "classes": CLASSES}
-    ours, with_loss = (compiled(build_network(genotype, **shape, **size)) for _ in range(2))
-    direct = compiled(direct_network(genotype, **size))
+def speed(random, network):
+    """The step of each of the three models, and the input pipeline's images/s."""
+    ours, with_loss = (compiled(build_network(**network)) for _ in range(2))
+    direct = compiled(
+        direct_network(network["genotype"], cells=FLAGS.cells, channels=FLAGS.channels)
+    )
     for model in (direct, with_loss):
         model.set_weights(ours.get_weights())
     images = random.normal(size=[FLAGS.batch_size, 32, 32, 3]).astype(np.float32)
@@ -268,8 +269,7 @@ def main(_):
         FLAGS.steps,
     )
     images_per_second = input_images_per_second(random, FLAGS.batch_size)
-    memory = memory_of_a_training(with_loss, random)
-    result = {
+    return {
         "step_seconds": ours_step,
         "direct_step_seconds": direct_step,
         "child_parent_step_seconds": loss_step,
@@ -279,16 +279,27 @@ def main(_):
         "images_per_second": FLAGS.batch_size / loss_step,
         "input_images_per_second": images_per_second,
         "input_ratio": images_per_second / (FLAGS.batch_size / ours_step),
+        "steps": FLAGS.steps,
+    }
+
+
+def main(_):
+    """Measures, prints a table, and as the last line one JSON object."""
+    random = np.random.default_rng(0)
+    network = {"genotype": random_genotype(random), "input_shape": (32, 32, 3), "classes": CLASSES}
+    network |= {"cells": FLAGS.cells, "channels": FLAGS.channels}
+    result = {} if FLAGS.only_memory else speed(random, network)
+    model = compiled(build_network(**network))
+    memory = memory_of_a_training(model, random)
+    result |= {
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "memory_growth": memory[-1] / memory[1] - 1,
-        "parameters": ours.count_params(),
+        "parameters": model.count_params(),
         "channels": FLAGS.channels,
         "batch_size": FLAGS.batch_size,
-        "steps": FLAGS.steps,
         "threads": os.cpu_count(),
     }
-    result = {key: round(value, 4) for key, value in result.items()}
-    print_figures(result)
+    print_figures({key: round(value, 4) for key, value in result.items()})
 
 
 if __name__ == "__main__":
