@@ -10,6 +10,7 @@ nothing. The last line is one JSON object: the median and the quartiles over the
 """
 
 import json
+import math
 import os
 import statistics
 
@@ -33,8 +34,9 @@ def push_over_gradient(kernel, depthwise, gradient):
     """The term's push at H = 0 over the cross-entropy's gradient, of one kernel."""
     import numpy as np
 
-    axes = tuple(range(len(kernel.shape) - (2 if depthwise else 1)))
-    elements = np.prod([kernel.shape[axis] for axis in axes])
+    from cpnas_tf.child_parent import filter_axes
+
+    elements = math.prod(kernel.shape[axis] for axis in filter_axes(kernel, depthwise))
     push = 2 * np.abs(kernel.numpy()).mean() / elements
     return float(push / np.sqrt(np.square(gradient.numpy()).mean()))
 

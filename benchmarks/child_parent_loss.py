@@ -53,7 +53,6 @@ SETTINGS = {
     "weak_filters": (1e-3, 0.0),
     "centres_1e-2": (1e-3, 1e-2),
     "centres_1e-1": (1e-3, 1e-1),
-    "centres_1": (1e-3, 1.0),
 }
 
 

@@ -21,7 +21,7 @@ def get_config(size="small"):
     """The paper's training: 10 cells, 600 epochs, cutout and the Child-Parent loss."""
     if size not in CHANNELS:
         raise ValueError(f"the variant must be one of {', '.join(CHANNELS)}, received: {size!r}")
-    weights = {"filter_weight": 1e-3, "centre_weight": 1e-1}
+    loss = {"filter_weight": 1e-3, "centre_weight": 1e-1, "warmup_epochs": 0, "pooled": False}
     return ConfigDict(
         {
             "strategy": "none",
@@ -45,6 +45,6 @@ def get_config(size="small"):
                 "augmentation": {"crop_padding": 4, "flip": True, "cutout": 16},
                 "seed": 0,
             },
-            "child_parent": {**weights, "warmup_epochs": 0, "pooled": False},
+            "child_parent": loss,
         }
     )

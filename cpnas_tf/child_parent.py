@@ -30,6 +30,11 @@ _KERNELS = {
 }
 
 
+def filter_axes(kernel, depthwise):
+    """The axes of a kernel, as `reconstruct` takes it, that one filter extends over."""
+    return list(range(len(kernel.shape) - (2 if depthwise else 1)))
+
+
 def reconstruct(kernel, *, depthwise=False):
     """The best 1-bit approximation of each filter, H^ = alpha * sign(H) with alpha = mean |H|.
 
@@ -46,7 +51,7 @@ def reconstruct(kernel, *, depthwise=False):
         H^, of the kernel's shape and dtype.
     """
     kernel = tf.convert_to_tensor(kernel)
-    scale = tf.reduce_mean(tf.abs(kernel), axis=_filter_axes(kernel, depthwise), keepdims=True)
+    scale = tf.reduce_mean(tf.abs(kernel), axis=filter_axes(kernel, depthwise), keepdims=True)
     return tf.where(kernel < 0, -scale, scale)
 
 
@@ -65,7 +70,7 @@ def filter_mse(kernel, *, depthwise=False):
         A float32 scalar, the first term of Equation 3 for one layer.
     """
     kernel = tf.cast(kernel, tf.float32)
-    elements = math.prod(kernel.shape[axis] for axis in _filter_axes(kernel, depthwise))
+    elements = math.prod(kernel.shape[axis] for axis in filter_axes(kernel, depthwise))
 
     @tf.custom_gradient  # half as many operations: a network has hundreds of kernels
     def summed_means(kernel):
@@ -380,11 +385,6 @@ def _replaced(attributes):
             stack.callback(own.__setitem__ if name in own else own.pop, name, own.get(name))
             own[name] = value
         yield
-
-
-def _filter_axes(kernel, depthwise):
-    """The axes of a kernel that one filter extends over."""
-    return list(range(len(kernel.shape) - (2 if depthwise else 1)))
 
 
 def _layers(model):
