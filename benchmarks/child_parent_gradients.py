@@ -34,7 +34,7 @@ def push_over_gradient(kernel, depthwise, gradient):
     """The term's push at H = 0 over the cross-entropy's gradient, of one kernel."""
     import numpy as np
 
-    from cpnas_tf.child_parent import filter_axes
+    from cpnas_tf.networks.quantizers import filter_axes
 
     elements = math.prod(kernel.shape[axis] for axis in filter_axes(kernel, depthwise))
     push = 2 * np.abs(kernel.numpy()).mean() / elements
@@ -46,9 +46,9 @@ def main(_):
     import tensorflow as tf
 
     from cpnas_tf import data
-    from cpnas_tf.child_parent import one_bit_kernels
     from cpnas_tf.genotypes import Genotype
-    from cpnas_tf.networks import build_network
+    from cpnas_tf.networks.cells import build_network
+    from cpnas_tf.networks.quantizers import one_bit_kernels
 
     tf.keras.utils.set_random_seed(0)
     images = data.load(

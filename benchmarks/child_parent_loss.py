@@ -23,7 +23,7 @@ import time
 from absl import app, flags
 
 import cpnas_tf  # noqa: F401  chooses Keras 2
-from cpnas_tf.workdir import exclusive, read_json, write_csv, write_json
+from cpnas_tf.files import exclusive, read_json, write_csv, write_json
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the trainings.", required=True)
@@ -60,10 +60,11 @@ def train_once(folder, setting, seed, images, test):
     """Does or goes on with one training, whose result is the folder's result.json."""
     import tensorflow as tf
 
-    from cpnas_tf.child_parent import ChildParentLoss
     from cpnas_tf.genotypes import Genotype
-    from cpnas_tf.networks import build_network
-    from cpnas_tf.training import evaluate, train
+    from cpnas_tf.networks.cells import build_network
+    from cpnas_tf.training.child_parent import ChildParentLoss
+    from cpnas_tf.training.evaluation import evaluate
+    from cpnas_tf.training.loop import train
 
     tf.keras.backend.clear_session()
     tf.keras.utils.set_random_seed(seed)

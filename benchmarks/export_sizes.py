@@ -6,7 +6,7 @@ Saves the SavedModel of the 10-cell CIFAR-10 child of each genotype, and that of
 precision. The networks were trained for two steps on noise: sizes do not depend on what weights
 are, but a batch normalization that has seen nothing cannot be folded. A saving is WRN-22's bytes
 over the child's, of the weights (1-bit kernels, real stem and classifier) and of the whole folder.
-The last line is one JSON object: a row a network, with the sizes of `serving.sizes`, `memory_mbit`
+The last line is one JSON object: a row a network, with the sizes of `saved_model.sizes`, `memory_mbit`
 by the paper's count, `weight_saving` and `folder_saving`.
 
 benchmarks/results/shipping/genotype_2.9m.json is, of 20,000 random genotypes of many poolings, the
@@ -26,10 +26,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf import costs, serving
+from cpnas_tf.export import saved_model
 from cpnas_tf.genotypes import Genotype
-from cpnas_tf.networks import build_network
-from cpnas_tf.reference_networks import wrn22
+from cpnas_tf.networks import costs
+from cpnas_tf.networks.cells import build_network
+from cpnas_tf.networks.reference import wrn22
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string(
@@ -64,8 +65,8 @@ def saved_sizes(model):
     train(model)
     total = costs.total(costs.layer_costs(model))
     with tempfile.TemporaryDirectory() as folder:
-        serving.save(model, list("0123456789"), os.path.join(folder, "saved_model"))
-        sizes = serving.sizes(os.path.join(folder, "saved_model"))
+        saved_model.save(model, list("0123456789"), os.path.join(folder, "saved_model"))
+        sizes = saved_model.sizes(os.path.join(folder, "saved_model"))
     return {"memory_mbit": total["bits"] / 1e6, **sizes}
 
 

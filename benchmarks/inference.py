@@ -7,7 +7,7 @@ logits:
 
 - keras: the model in a `tf.function`; its file is Keras's own, with real latent kernels;
 - plain: what `tf.saved_model.save` makes of that function;
-- packed: `serving.save`, one bit a 1-bit weight, batch normalizations folded where exact;
+- packed: `saved_model.save`, one bit a 1-bit weight, batch normalizations folded where exact;
 - tflite: TensorFlow's converter on `plain`, run with its XNNPACK kernels;
 - lce: `flatbuffer.convert`, Larq Compute Engine's operators, for the child only.
 
@@ -40,9 +40,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf import flatbuffer, plotting, serving, training, workdir
-from cpnas_tf.augmentation import normalize
-from cpnas_tf.cell_drawing import new_figure
+from cpnas_tf import files, training
+from cpnas_tf.data.augmentation import normalize
+from cpnas_tf.export import flatbuffer, saved_model
+from cpnas_tf.plots import figures
+from cpnas_tf.plots.figures import new_figure
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("child", None, "Workdir of a trained child.", required=True)
@@ -81,9 +83,9 @@ def make_formats(model, class_names, folder):
     module = tf.Module()
     module.weights = [getattr(weight, "latent_variable", weight) for weight in model.weights]
     tf.saved_model.save(module, paths["plain"], signatures=serve)
-    serving.save(model, class_names, paths["packed"])
+    saved_model.save(model, class_names, paths["packed"])
     converter = tf.lite.TFLiteConverter.from_saved_model(paths["plain"])
-    workdir.write_atomically(paths["tflite"], converter.convert())
+    files.write_atomically(paths["tflite"], converter.convert())
     runs = {
         "keras": _run_signature(serve),
         "plain": _run_signature(tf.saved_model.load(paths["plain"]).signatures["serving_default"]),
@@ -93,7 +95,7 @@ def make_formats(model, class_names, folder):
         "tflite": _run_tflite(paths["tflite"]),
     }
     if model.name == "child":
-        workdir.write_atomically(paths["lce"], flatbuffer.convert(model))
+        files.write_atomically(paths["lce"], flatbuffer.convert(model))
         runs["lce"] = _run_lce(paths["lce"])
     return {name: (run, paths[name]) for name, run in runs.items()}
 
@@ -148,7 +150,7 @@ def plot(rows):
     """Draws accuracy against size, a point a network and format."""
     figure = new_figure(4.5)
     axes = figure.add_axes([0.1, 0.14, 0.72, 0.8])
-    colours = {"child": plotting.CHILD_COLOUR, "parent": plotting.PARENT_COLOUR}
+    colours = {"child": figures.CHILD_COLOUR, "parent": figures.PARENT_COLOUR}
     for row in rows:
         style = {"marker": MARKERS[row["format"]], "color": colours[row["network"]]}
         label = f"{row['network']}, {row['format']}"
@@ -209,10 +211,10 @@ def main(_):
     print_table(rows)
     settings = {name: FLAGS[name].value for name in ("images", "repeats", "threads")}
     os.makedirs(FLAGS.output, exist_ok=True)
-    workdir.write_json(os.path.join(FLAGS.output, "inference.json"), {"rows": rows, **settings})
+    files.write_json(os.path.join(FLAGS.output, "inference.json"), {"rows": rows, **settings})
     for kind in ("png", "svg"):
         path = os.path.join(FLAGS.output, f"accuracy_against_size.{kind}")
-        workdir.write_atomically(path, plotting.render(plot(rows), kind))
+        files.write_atomically(path, figures.render(plot(rows), kind))
     print(json.dumps({"rows": rows, **settings}))
 
 

@@ -35,9 +35,9 @@ import tensorflow_datasets as tfds
 from output import print_figures
 
 from cpnas_tf import data
+from cpnas_tf.data.imagenet import StoredImages
 from cpnas_tf.genotypes import OPERATIONS, Genotype
-from cpnas_tf.imagenet import StoredImages
-from cpnas_tf.networks import build_network
+from cpnas_tf.networks.cells import build_network
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("batch_size", 96, "Images a batch.")

@@ -21,11 +21,11 @@ import cpnas_tf  # noqa: F401  (before TensorFlow: Keras 2)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from cpnas_tf import costs
 from cpnas_tf.genotypes import OPERATIONS, Genotype
-from cpnas_tf.networks import build_network
-from cpnas_tf.paper_tables import TABLE_3
-from cpnas_tf.reference_networks import wrn22
+from cpnas_tf.networks import costs
+from cpnas_tf.networks.cells import build_network
+from cpnas_tf.networks.reference import wrn22
+from cpnas_tf.reports.paper_tables import TABLE_3
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(

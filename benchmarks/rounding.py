@@ -24,8 +24,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf import export, flatbuffer, training
-from cpnas_tf.augmentation import normalize
+from cpnas_tf import training
+from cpnas_tf.data.augmentation import normalize
+from cpnas_tf.export import bundle, flatbuffer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Workdir of a trained child.", required=True)
@@ -60,11 +61,11 @@ def main(_):
         "Keras float64": logits(in_float64(model), images),
         "flatbuffer": flatbuffer.predict(flatbuffer.convert(model), images),
     }
-    decided = export.nearest_to_zero(model, images) > export.ROUNDING
+    decided = bundle.nearest_to_zero(model, images) > bundle.ROUNDING
     rows = {}
     for (one, first), (other, second) in itertools.combinations(results.items(), 2):
         difference = np.abs(first - second).max(axis=1)
-        differ = difference > export.TOLERANCE
+        differ = difference > bundle.TOLERANCE
         rows[f"{one}, {other}"] = {
             "differ": int(differ.sum()),
             "differ_decided": int((differ & decided).sum()),

@@ -36,9 +36,9 @@ from output import print_figures
 
 from cpnas_tf import data
 from cpnas_tf.genotypes import OPERATIONS, Genotype
-from cpnas_tf.networks import build_network
-from cpnas_tf.operations import PRECISIONS
-from cpnas_tf.supernet import Supernet
+from cpnas_tf.networks.cells import build_network
+from cpnas_tf.networks.operations import PRECISIONS
+from cpnas_tf.search.supernet import Supernet
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("architectures", 8, "Random architectures to compare on.")

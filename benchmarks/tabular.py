@@ -55,8 +55,9 @@ from absl import flags
 from keras_tuner.engine.base_tuner import BaseTuner
 from scipy import stats
 
-from cpnas_tf import cli, genotypes
-from cpnas_tf.oracle import ChildParentOracle, child_parent_score
+from cpnas_tf import genotypes
+from cpnas_tf.cli import app
+from cpnas_tf.search.oracle import ChildParentOracle, child_parent_score
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("replays", 100, "Searches of each method.", lower_bound=2)
@@ -301,4 +302,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    app.run(main)

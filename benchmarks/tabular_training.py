@@ -38,21 +38,20 @@ import tabular
 import tensorflow as tf
 from absl import flags
 
-from cpnas_tf import cli, data, workdir
-from cpnas_tf.networks import edge_scope, walk
-from cpnas_tf.operations import (
-    OPERATION_FUNCTIONS,
-    PRECISIONS,
-    DepthwiseMagnitudeAwareSign,
-    LarqUnits,
-)
-from cpnas_tf.optimizers import make_optimizer
+from cpnas_tf import data, files
+from cpnas_tf.cli import app
+from cpnas_tf.data import datasets
+from cpnas_tf.networks.cells import edge_scope, walk
+from cpnas_tf.networks.operations import OPERATION_FUNCTIONS, PRECISIONS, LarqUnits
+from cpnas_tf.networks.quantizers import DepthwiseMagnitudeAwareSign
+from cpnas_tf.runs import workdir
+from cpnas_tf.training.optimizers import make_optimizer
 
 FLAGS = flags.FLAGS
-cli.define_path("workdir", "Folder of the trainings.")
+app.define_path("workdir", "Folder of the trainings.")
 flags.DEFINE_integer("seeds", 3, "Trainings of each cell and precision.", lower_bound=1)
-cli.define_overwrite()
-flags.adopt_module_key_flags(cli)
+app.define_overwrite()
+flags.adopt_module_key_flags(app)
 
 NETWORK = {"cells": 2, "channels": 4}
 PARTS = {"train_images": 1152, "validation_images": 285, "seed": 0}
@@ -292,7 +291,7 @@ def train_table(directory, *, seeds):
     """
     images, test = (
         data.load("digits", split, data_dir=os.path.join(directory, "data"))
-        for split in data.SPLITS
+        for split in datasets.SPLITS
     )
     os.makedirs(os.path.join(directory, "shares"), exist_ok=True)
     rows, trained = [], 0
@@ -301,12 +300,12 @@ def train_table(directory, *, seeds):
         if not os.path.exists(path):
             started = time.monotonic()
             share = train_share(images, test, precision=precision, seed=seed, first=first)
-            workdir.write_json(path, share)
+            files.write_json(path, share)
             trained += len(share)
             mean, seconds = fmean(row[-1] for row in share), time.monotonic() - started
             print(f"{seed:>5}  {precision:8}{first:14}{mean:>8.4f}{seconds:>9.0f}", flush=True)
-        rows += workdir.read_json(path)
-    workdir.write_atomically(os.path.join(directory, "tabular.csv"), _text(rows))
+        rows += files.read_json(path)
+    files.write_atomically(os.path.join(directory, "tabular.csv"), _text(rows))
     return trained
 
 
@@ -347,4 +346,4 @@ def _text(rows):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    app.run(main)

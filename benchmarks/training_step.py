@@ -38,12 +38,13 @@ import numpy as np
 import tensorflow as tf
 from output import print_figures
 
-from cpnas_tf import data, training, training_progress
-from cpnas_tf.child_parent import ChildParentLoss
+from cpnas_tf import data, training
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
-from cpnas_tf.networks import build_network, reduction_cells
-from cpnas_tf.operations import DepthwiseMagnitudeAwareSign
-from cpnas_tf.optimizers import make_optimizer
+from cpnas_tf.networks.cells import build_network, reduction_cells
+from cpnas_tf.networks.quantizers import DepthwiseMagnitudeAwareSign
+from cpnas_tf.training import callback
+from cpnas_tf.training.child_parent import ChildParentLoss
+from cpnas_tf.training.optimizers import make_optimizer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("channels", 56, "C; the paper's Small has 56.")
@@ -228,12 +229,12 @@ def memory_of_a_training(model, random):
     """Resident memory after each epoch of `train`."""
     found = []
 
-    class Watched(training_progress.Progress):
+    class Watched(callback.EpochCallback):
         def on_epoch_end(self, epoch, logs=None):
             super().on_epoch_end(epoch, logs)
             found.append(resident_bytes())
 
-    training.Progress = Watched
+    callback.EpochCallback = Watched
     with tempfile.TemporaryDirectory() as folder:
         training.train(
             model,

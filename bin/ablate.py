@@ -21,21 +21,21 @@ import tempfile
 
 from absl import flags
 
-from cpnas_tf import cli
+from cpnas_tf.cli import app, config, recipes
 
 FLAGS = flags.FLAGS
-cli.define_config()
-cli.define_data_dir()
-cli.define_path("workdir", "Folder of the ablation.")
-cli.define_overwrite()
-flags.adopt_module_key_flags(cli)
+app.define_config()
+app.define_data_dir()
+app.define_path("workdir", "Folder of the ablation.")
+app.define_overwrite()
+flags.adopt_module_key_flags(app)
 
 
 def main():
     """Does the runs that the flags describe, and prints their table."""
-    from cpnas_tf import workdir
+    from cpnas_tf.runs import workdir
 
-    run = cli.resolved_config(command="ablate")
+    run = config.resolved_config(command="ablate")
     del run["config"]["grid"]  # a run is one of the ablation's, whatever grid asked for it
     claim = workdir.claim(
         FLAGS.workdir,
@@ -44,30 +44,31 @@ def main():
         written=("runs.csv", "table.csv", "table.json", "searches", "runs"),
         overwrite=FLAGS.overwrite,
     )
-    cli.load_tensorflow()
-    from cpnas_tf import ablation, ablation_table
+    app.load_tensorflow()
+    from cpnas_tf.ablation import grid, table
 
-    part = ablation.role()
-    grid = cli.call(ablation.make_grid, section="grid")
+    part = grid.role()
+    grid = config.call(grid.make_grid, section="grid")
     find, train = _prepare()
     with contextlib.nullcontext() if part == "worker" else claim:
-        ablation.ablate(grid, find=find, train=train, directory=FLAGS.workdir)
+        grid.ablate(grid, find=find, train=train, directory=FLAGS.workdir)
         if part != "worker":
-            print(ablation_table.text(ablation_table.write(FLAGS.workdir)))
+            print(table.text(table.write(FLAGS.workdir)))
 
 
 def _prepare():
     """How the methods find a genotype and how that is trained, by the config, once checked."""
     import tensorflow as tf
 
-    from cpnas_tf import ablation, data, training
+    from cpnas_tf import data, training
     from cpnas_tf.genotypes import OPERATIONS
-    from cpnas_tf.pc_darts import PCDarts
-    from cpnas_tf.search import plan_search
+    from cpnas_tf.search import methods
+    from cpnas_tf.search.pc_darts import PCDarts
+    from cpnas_tf.search.tuner import plan_search
 
-    cli.make_deterministic("grid")
-    images, test = cli.load_images()
-    parts = cli.call(data.split_for_search, images, section="split")
+    recipes.make_deterministic("grid")
+    images, test = recipes.load_images()
+    parts = config.call(data.split_for_search, images, section="split")
     space = {
         "operations": tuple(FLAGS.config.search.get("operations", OPERATIONS)),
         "allow_none": FLAGS.config.search.get("allow_none", True),
@@ -80,35 +81,35 @@ def _prepare():
     def plan(directory, beta, seed):
         start(seed)
         given = {"directory": directory, "beta": beta, "seed": seed}
-        return cli.call(plan_search, *parts, section="search", **given)
+        return config.call(plan_search, *parts, section="search", **given)
 
     def plan_pc_darts(directory, seed, beta=None, on_start=lambda: None):
         start(seed)
         given = {"directory": directory, "seed": seed, "on_start": on_start}
-        return cli.call(PCDarts, *parts, section="pc_darts", **given)
+        return config.call(PCDarts, *parts, section="pc_darts", **given)
 
     def train(genotype, *, seed, **given):
         start(seed)
-        model, history = cli.train(genotype, images, test, seed=seed, **given)
+        model, history = recipes.train(genotype, images, test, seed=seed, **given)
         evaluation = training.evaluate(model, test)
         reached = {name: evaluation[name] for name in ("accuracy", "loss")}
         return {**reached, "images": len(history) * len(images)}
 
     def draw(*, seed, **_):
-        return ablation.draw(seed, **space)
+        return methods.draw(seed, **space)
 
     def search(**given):
-        return ablation.search(plan(**given))
+        return methods.search(plan(**given))
 
     def search_pc_darts(**given):
-        return ablation.search(plan_pc_darts(**given))
+        return methods.search(plan_pc_darts(**given))
 
-    if "pc_darts" in FLAGS.config.grid.get("methods", ablation.METHODS):
+    if "pc_darts" in FLAGS.config.grid.get("methods", methods.METHODS):
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_PossibleError):
             plan_pc_darts(folder, seed=0, on_start=_stop)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_PossibleError):
         plan(folder, beta=0.0, seed=0)
-        train(ablation.random_genotype(0, **space), directory=folder, seed=0, on_start=_stop)
+        train(methods.random_genotype(0, **space), directory=folder, seed=0, on_start=_stop)
     return {"random": draw, "bnas": search, "cpnas": search, "pc_darts": search_pc_darts}, train
 
 
@@ -121,7 +122,7 @@ def _stop():
 
 
 if __name__ == "__main__":
-    cli.run(
+    app.run(
         main,
         sections=(
             *("grid", "data", "split", "search", "pc_darts"),

@@ -9,31 +9,32 @@ import os
 
 from absl import flags
 
-from cpnas_tf import cli
+from cpnas_tf.cli import app
 
 FLAGS = flags.FLAGS
-cli.define_path("workdir", "Workdir of a finished bin/train.py.")
-cli.define_data_dir()
-cli.define_overwrite()
-flags.adopt_module_key_flags(cli)
+app.define_path("workdir", "Workdir of a finished bin/train.py.")
+app.define_data_dir()
+app.define_overwrite()
+flags.adopt_module_key_flags(app)
 
 
 def main():
     """Evaluates and prints the accuracy."""
-    from cpnas_tf import workdir
+    from cpnas_tf import files
 
     path = os.path.join(FLAGS.workdir, "evaluation.json")
     if os.path.exists(path) and not FLAGS.overwrite:
         raise ValueError(f"{path} exists: replace it with --overwrite")
-    cli.load_tensorflow()
-    from cpnas_tf import plotting, training
+    app.load_tensorflow()
+    from cpnas_tf import training
+    from cpnas_tf.plots import figures
 
     model, test, _ = training.load_trained(FLAGS.workdir, data_dir=FLAGS.data_dir)
     evaluation = training.evaluate(model, test)
-    figure = plotting.plot_confusion_matrix(evaluation["confusion_matrix"], test.class_names)
+    figure = figures.plot_confusion_matrix(evaluation["confusion_matrix"], test.class_names)
     picture = os.path.join(FLAGS.workdir, "confusion_matrix.png")
-    workdir.write_atomically(picture, plotting.render(figure, "png"))
-    workdir.write_json(path, evaluation)
+    files.write_atomically(picture, figures.render(figure, "png"))
+    files.write_json(path, evaluation)
     print(
         f"accuracy {evaluation['accuracy']:.2%}, top-5 {evaluation['accuracy_top5']:.2%} "
         f"on {evaluation['examples']} images: {path}"
@@ -41,4 +42,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    app.run(main)

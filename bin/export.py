@@ -8,21 +8,21 @@ nothing.
 
 from absl import flags
 
-from cpnas_tf import cli
+from cpnas_tf.cli import app
 
 FLAGS = flags.FLAGS
-cli.define_path("workdir", "Workdir of a finished bin/train.py.")
-cli.define_path("output", "Folder to make.")
-cli.define_data_dir()
-cli.define_overwrite()
-flags.adopt_module_key_flags(cli)
+app.define_path("workdir", "Workdir of a finished bin/train.py.")
+app.define_path("output", "Folder to make.")
+app.define_data_dir()
+app.define_overwrite()
+flags.adopt_module_key_flags(app)
 
 
 def main():
     """Exports and prints what was checked."""
-    cli.load_tensorflow()
+    app.load_tensorflow()
     from cpnas_tf import training
-    from cpnas_tf.export import check_output, export
+    from cpnas_tf.export.bundle import check_output, export
 
     check_output(FLAGS.output, overwrite=FLAGS.overwrite)
     model, test, _ = training.load_trained(FLAGS.workdir, data_dir=FLAGS.data_dir)
@@ -43,4 +43,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    app.run(main)

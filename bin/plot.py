@@ -8,15 +8,15 @@ import os
 
 from absl import flags
 
-from cpnas_tf import cli
+from cpnas_tf.cli import app
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Workdir of a bin/search.py or bin/ablate.py.")
 flags.DEFINE_string("genotype", None, "Genotype file, or a published one: darts, pc_darts.")
 flags.mark_flags_as_mutual_exclusive(["workdir", "genotype"], required=True)
-cli.define_path("output", "Folder for the pictures.")
-cli.define_overwrite()
-flags.adopt_module_key_flags(cli)
+app.define_path("output", "Folder for the pictures.")
+app.define_overwrite()
+flags.adopt_module_key_flags(app)
 
 
 def main():
@@ -28,14 +28,17 @@ def main():
 
 
 def _draw():
-    from cpnas_tf import ablation_drawing, ablation_table, plotting, search_log
+    from cpnas_tf.ablation import plots as ablation_plots
+    from cpnas_tf.ablation import table
     from cpnas_tf.genotypes import Genotype
+    from cpnas_tf.plots import search as search_plots
+    from cpnas_tf.runs import search_log
 
     if FLAGS.genotype:
-        return plotting.plot(FLAGS.output, genotype=Genotype.load(FLAGS.genotype))
-    searches, runs = ablation_table.read(FLAGS.workdir)
+        return search_plots.plot(FLAGS.output, genotype=Genotype.load(FLAGS.genotype))
+    searches, runs = table.read(FLAGS.workdir)
     if runs:
-        return ablation_drawing.plot(FLAGS.output, searches, runs)
+        return ablation_plots.plot(FLAGS.output, searches, runs)
     log = os.path.join(FLAGS.workdir, "search.csv")
     if search_log.is_by_epochs(log):
         progress = {"epochs": search_log.read_epochs(log)}
@@ -43,8 +46,8 @@ def _draw():
         progress = {"rows": search_log.read(log)}
     path = os.path.join(FLAGS.workdir, "genotype.json")
     genotype = Genotype.load(path) if os.path.exists(path) else None
-    return plotting.plot(FLAGS.output, genotype=genotype, **progress)
+    return search_plots.plot(FLAGS.output, genotype=genotype, **progress)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    app.run(main)

@@ -12,22 +12,22 @@ import os
 
 from absl import flags
 
-from cpnas_tf import cli
+from cpnas_tf.cli import app, config
 
 FLAGS = flags.FLAGS
-cli.define_network()
-cli.define_config(required=False)
+app.define_network()
+app.define_config(required=False)
 flags.DEFINE_bool("json", False, "Print one JSON object instead of the table.")
 flags.DEFINE_string("csv", None, "File for the layers' costs.")
-cli.define_overwrite()
-flags.adopt_module_key_flags(cli)
+app.define_overwrite()
+flags.adopt_module_key_flags(app)
 
 
 def main():
     """Counts the network that the flags describe, and prints its costs."""
     from cpnas_tf.genotypes import Genotype
 
-    cli.precision()
+    app.precision()
     if FLAGS.model and FLAGS.config:
         raise ValueError("--config goes with --genotype, not with --model")
     if not FLAGS.model and not FLAGS.config:
@@ -35,10 +35,10 @@ def main():
     if FLAGS.csv and os.path.exists(FLAGS.csv) and not FLAGS.overwrite:
         raise ValueError(f"{FLAGS.csv} exists: replace it with --overwrite")
     genotype = None if FLAGS.model else Genotype.load(FLAGS.genotype)
-    cli.load_tensorflow()
-    from cpnas_tf import costs, reference_networks
+    app.load_tensorflow()
+    from cpnas_tf.networks import costs, reference
 
-    model = getattr(reference_networks, FLAGS.model)() if FLAGS.model else _network(genotype)
+    model = getattr(reference, FLAGS.model)() if FLAGS.model else _network(genotype)
     profile = costs.profile(model)
     if FLAGS.csv:
         costs.write_csv(FLAGS.csv, profile["layers"])
@@ -51,21 +51,21 @@ def main():
 
 def _network(genotype):
     from cpnas_tf import data
-    from cpnas_tf.networks import build_network
+    from cpnas_tf.networks.cells import build_network
 
-    input_shape, classes = cli.call(data.describe, section="data")
-    return cli.call(
+    input_shape, classes = config.call(data.describe, section="data")
+    return config.call(
         build_network,
         genotype,
         section="network",
         input_shape=input_shape,
         classes=classes,
-        precision=cli.precision(),
+        precision=app.precision(),
     )
 
 
 def _print_layers(layers):
-    from cpnas_tf import costs
+    from cpnas_tf.networks import costs
 
     widths = {name: max(len(name), len("1,000,000,000")) for name in costs.COUNTS}
     print(f"{'layer':38}{'kind':12}{'output':>11}", *(f"{n:>{w}}" for n, w in widths.items()))
@@ -76,7 +76,7 @@ def _print_layers(layers):
 
 
 def _print_comparison(profile, *, with_paper):
-    from cpnas_tf.paper_tables import TABLE_3
+    from cpnas_tf.reports.paper_tables import TABLE_3
 
     memory, flops = profile["memory_mbit"], profile["flops_m"]
     saving, speedup = profile["memory_saving"], profile["speedup"]
@@ -92,7 +92,7 @@ def _print_comparison(profile, *, with_paper):
 
 
 if __name__ == "__main__":
-    cli.run(
+    app.run(
         main,
         sections=("strategy", "mixed_precision", "data", "network", "training", "child_parent"),
     )

@@ -7,17 +7,17 @@ import os
 
 from absl import flags
 
-from cpnas_tf import cli
+from cpnas_tf.cli import app
 
 FLAGS = flags.FLAGS
-cli.define_path("folder", "Folder of the quickstart.")
-flags.adopt_module_key_flags(cli)
+app.define_path("folder", "Folder of the quickstart.")
+flags.adopt_module_key_flags(app)
 
 
 def main():
     """Prints a short table and where the files are."""
-    from cpnas_tf import search_log
-    from cpnas_tf.workdir import read_json
+    from cpnas_tf.files import read_json
+    from cpnas_tf.runs import search_log
 
     def path(*names):
         return os.path.join(FLAGS.folder, *names)
@@ -45,4 +45,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    app.run(main)

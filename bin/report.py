@@ -10,27 +10,34 @@ import os
 
 from absl import flags
 
-from cpnas_tf import cli
+from cpnas_tf.cli import app
 
 FLAGS = flags.FLAGS
-cli.define_path("workdir", "Workdir of a bin/search.py or bin/ablate.py.")
-cli.define_path("output", "File for the report.")
+app.define_path("workdir", "Workdir of a bin/search.py or bin/ablate.py.")
+app.define_path("output", "File for the report.")
 flags.DEFINE_multi_string("train", [], "Workdir of a finished bin/train.py; may be repeated.")
-cli.define_data_dir()
-cli.define_overwrite()
-flags.adopt_module_key_flags(cli)
+app.define_data_dir()
+app.define_overwrite()
+flags.adopt_module_key_flags(app)
 
 
 def main():
     """Writes the report and prints its name."""
-    from cpnas_tf.report import make_report
-    from cpnas_tf.workdir import write_atomically
+    from cpnas_tf.ablation import report as ablation_report
+    from cpnas_tf.files import write_atomically
+    from cpnas_tf.reports import pages
 
     if os.path.exists(FLAGS.output) and not FLAGS.overwrite:
         raise ValueError(f"{FLAGS.output} exists: replace it with --overwrite")
     if FLAGS.train:
-        cli.load_tensorflow()
-    report = make_report(FLAGS.workdir, trained=[_describe(folder) for folder in FLAGS.train])
+        app.load_tensorflow()
+    if pages.is_search(FLAGS.workdir):
+        trained = [_describe(folder) for folder in FLAGS.train]
+        report = pages.make_report(FLAGS.workdir, trained=trained)
+    elif FLAGS.train:
+        raise ValueError(f"--train goes with a search, and {FLAGS.workdir} holds none")
+    else:
+        report = ablation_report.make_report(FLAGS.workdir)
     try:
         write_atomically(FLAGS.output, report)
     except OSError as error:
@@ -40,9 +47,10 @@ def main():
 
 def _describe(folder):
     """What the report shows of a trained network."""
-    from cpnas_tf import costs, training
+    from cpnas_tf import training
+    from cpnas_tf.files import read_json
     from cpnas_tf.genotypes import Genotype
-    from cpnas_tf.workdir import read_json
+    from cpnas_tf.networks import costs
 
     model, _, run = training.load_trained(folder, data_dir=FLAGS.data_dir)
     metrics = read_json(os.path.join(folder, "metrics.json"))
@@ -58,4 +66,4 @@ def _describe(folder):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    app.run(main)

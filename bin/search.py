@@ -18,20 +18,21 @@ import tempfile
 
 from absl import flags
 
-from cpnas_tf import cli
+from cpnas_tf.cli import app, config, recipes
 
 FLAGS = flags.FLAGS
-cli.define_config()
-cli.define_data_dir()
-cli.define_path("workdir", "Folder of the search.")
+app.define_config()
+app.define_data_dir()
+app.define_path("workdir", "Folder of the search.")
 flags.DEFINE_bool("dry_run", False, "Show the plan and what it will cost, and write nothing.")
-cli.define_overwrite()
-flags.adopt_module_key_flags(cli)
+app.define_overwrite()
+flags.adopt_module_key_flags(app)
 
 
 def main():
     """Runs the search that the flags describe, or shows its plan."""
-    from cpnas_tf import devices, workdir
+    from cpnas_tf import devices
+    from cpnas_tf.runs import workdir
 
     method = _method()
     worker, workers = devices.check_strategy(FLAGS.config.strategy)
@@ -39,13 +40,13 @@ def main():
     if not FLAGS.dry_run:
         owned = workdir.claim(
             FLAGS.workdir,
-            cli.resolved_config(command="search", workers=workers),
+            config.resolved_config(command="search", workers=workers),
             result="genotype.json",
             written=("genotype.json", "search.csv", "tuner", "states", "logs"),
             overwrite=FLAGS.overwrite,
         )
         claim = claim if worker else owned
-    cli.load_tensorflow()
+    app.load_tensorflow()
     if method == "random":
         _draw(claim)
     else:
@@ -66,7 +67,7 @@ def _method():
 
 
 def _draw(claim):
-    from cpnas_tf.ablation import random_genotype
+    from cpnas_tf.search.methods import random_genotype
 
     space = {name: FLAGS.config.search[name] for name in ("seed", "operations", "allow_none")}
     with claim:
@@ -75,19 +76,19 @@ def _draw(claim):
 
 def _search(claim, *, section):
     from cpnas_tf import data, devices
-    from cpnas_tf.pc_darts import PCDarts
-    from cpnas_tf.search import plan_search
+    from cpnas_tf.search.pc_darts import PCDarts
+    from cpnas_tf.search.tuner import plan_search
 
     strategy = devices.make_strategy(FLAGS.config.strategy)
-    cli.make_deterministic(section)
-    images = cli.call(data.load, section="data", data_dir=FLAGS.data_dir)
-    train, validation = cli.call(data.split_for_search, images, section="split")
+    recipes.make_deterministic(section)
+    images = config.call(data.load, section="data", data_dir=FLAGS.data_dir)
+    train, validation = config.call(data.split_for_search, images, section="split")
     with contextlib.ExitStack() as stack:
         stack.enter_context(strategy.scope())
         folder = FLAGS.workdir
         if FLAGS.dry_run:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-        planned = cli.call(
+        planned = config.call(
             PCDarts if section == "pc_darts" else plan_search,
             train,
             validation,
@@ -111,4 +112,4 @@ def _save(genotype):
 
 
 if __name__ == "__main__":
-    cli.run(main, sections=("method", "data", "split", "search", "pc_darts", "strategy"))
+    app.run(main, sections=("method", "data", "split", "search", "pc_darts", "strategy"))

@@ -14,29 +14,30 @@ import os
 
 from absl import flags
 
-from cpnas_tf import cli
+from cpnas_tf.cli import app, config, recipes
 
 FLAGS = flags.FLAGS
-cli.define_config()
-cli.define_data_dir()
-cli.define_path("workdir", "Folder of the training.")
-cli.define_network()
+app.define_config()
+app.define_data_dir()
+app.define_path("workdir", "Folder of the training.")
+app.define_network()
 flags.DEFINE_string("warm_start", None, "Workdir of a training whose weights to start from.")
-cli.define_overwrite()
-flags.adopt_module_key_flags(cli)
+app.define_overwrite()
+flags.adopt_module_key_flags(app)
 
 
 def main():
     """Runs the training that the flags describe."""
-    from cpnas_tf import devices, workdir
+    from cpnas_tf import devices, files
     from cpnas_tf.genotypes import Genotype
+    from cpnas_tf.runs import workdir
 
     worker, workers = devices.check_strategy(FLAGS.config.strategy)
-    precision = cli.precision()
+    precision = app.precision()
     genotype = None if FLAGS.model else Genotype.load(FLAGS.genotype)
     claim = workdir.claim(
         FLAGS.workdir,
-        cli.resolved_config(
+        config.resolved_config(
             command="train",
             precision=precision,
             genotype=genotype and dataclasses.asdict(genotype),
@@ -52,14 +53,14 @@ def main():
         overwrite=FLAGS.overwrite,
     )
     claim = contextlib.nullcontext() if worker else claim
-    cli.load_tensorflow()
-    from cpnas_tf import training_log
+    app.load_tensorflow()
+    from cpnas_tf.runs import history
 
     strategy = devices.make_strategy(FLAGS.config.strategy)
-    cli.make_deterministic("training")
-    images, test = cli.load_images()
+    recipes.make_deterministic("training")
+    images, test = recipes.load_images()
     with contextlib.ExitStack() as claimed:
-        model, history = cli.train(
+        model, history = recipes.train(
             genotype or FLAGS.model,
             images,
             test,
@@ -71,7 +72,7 @@ def main():
         )
         if worker:
             return
-        best = training_log.best(history)
+        best = history.best(history)
         metrics = {
             **history[-1],
             "best_val_accuracy": best["val_accuracy"],
@@ -80,12 +81,12 @@ def main():
             "parameters": model.count_params(),
             "seconds": round(sum(row["seconds"] for row in history), 1),
         }
-        workdir.write_json(os.path.join(FLAGS.workdir, "metrics.json"), metrics)
+        files.write_json(os.path.join(FLAGS.workdir, "metrics.json"), metrics)
     print(f"{precision}: test accuracy {metrics['val_accuracy']:.2%} ({FLAGS.workdir})")
 
 
 if __name__ == "__main__":
-    cli.run(
+    app.run(
         main,
         sections=("strategy", "mixed_precision", "data", "network", "training", "child_parent"),
     )

@@ -20,10 +20,10 @@ import sys
 __version__ = "0.1.0"
 
 _MODULES = {
-    "ChildParentLoss": "child_parent",
-    "ChildParentOracle": "oracle",
+    "ChildParentLoss": "training.child_parent",
+    "ChildParentOracle": "search.oracle",
     "Genotype": "genotypes",
-    "build_network": "networks",
+    "build_network": "networks.cells",
     "evaluate": "training",
     "load": "data",
     "train": "training",

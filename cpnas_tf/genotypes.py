@@ -13,7 +13,7 @@ References:
 import dataclasses
 import json
 
-from cpnas_tf.workdir import write_atomically
+from cpnas_tf.files import write_atomically
 
 OPERATIONS = (
     "none",
@@ -25,6 +25,8 @@ OPERATIONS = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
+
+
 INPUT_NODES = 2
 INTERMEDIATE_NODES = 4
 NODES = INPUT_NODES + INTERMEDIATE_NODES

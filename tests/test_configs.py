@@ -9,13 +9,14 @@ from forked import ROOT
 from ml_collections import ConfigDict
 
 from cpnas_tf import data, devices, training
-from cpnas_tf.ablation import METHODS, make_grid
-from cpnas_tf.augmentation import augment
-from cpnas_tf.child_parent import ChildParentLoss
+from cpnas_tf.ablation.grid import make_grid
+from cpnas_tf.data.augmentation import augment
 from cpnas_tf.genotypes import OPERATIONS
-from cpnas_tf.networks import build_network
-from cpnas_tf.pc_darts import PCDarts
-from cpnas_tf.search import plan_search
+from cpnas_tf.networks.cells import build_network
+from cpnas_tf.search.methods import METHODS
+from cpnas_tf.search.pc_darts import PCDarts
+from cpnas_tf.search.tuner import plan_search
+from cpnas_tf.training.child_parent import ChildParentLoss
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 # Those that the files of several have, the default first.

@@ -14,8 +14,9 @@ import forked
 import numpy as np
 import pytest
 
-from cpnas_tf import devices, training_log
+from cpnas_tf import devices
 from cpnas_tf.genotypes import Genotype
+from cpnas_tf.runs import history
 
 SEARCH = (
     "--config=configs/search_digits.py",
@@ -172,8 +173,8 @@ def trained(folder):
     """The history without its times, and the class centres."""
     import tensorflow as tf
 
-    rows = training_log.read(folder / "history.csv")
-    rows = [{name: row[name] for name in row if name not in training_log.TIMES} for row in rows]
+    rows = history.read(folder / "history.csv")
+    rows = [{name: row[name] for name in row if name not in history.TIMES} for row in rows]
     newest = max((folder / "checkpoints").glob("*.index"))
     reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
     return rows, reader.get_tensor("centres/.ATTRIBUTES/VARIABLE_VALUE")
@@ -223,7 +224,11 @@ def test_two_devices_and_two_processes_train_alike(trainings):
 
 def set_up_a_stopped_worker(text):
     set_tf_config(text)
-    place = {"module": "cpnas_tf.training_progress", "owner": "Progress", "method": "on_epoch_end"}
+    place = {
+        "module": "cpnas_tf.training.callback",
+        "owner": "EpochCallback",
+        "method": "on_epoch_end",
+    }
     forked.signal_self(signal.SIGTERM, call=1, **place)
 
 
@@ -235,7 +240,7 @@ def test_a_worker_that_is_stopped_goes_on(tmp_path, data_dir, genotype):
         text = tf_config(workers=free_addresses(1))
         outcome = forked.run("train", *arguments, before=functools.partial(set_up, text))
         assert outcome.code == code
-        done = len(training_log.read(tmp_path / "run" / "history.csv"))
+        done = len(history.read(tmp_path / "run" / "history.csv"))
         assert done == (1 if code else 3)
 
 

@@ -13,60 +13,22 @@ from packaging.utils import canonicalize_name
 import cpnas_tf
 
 ROOT = pathlib.Path(__file__).parent.parent
-MODULES = sorted((ROOT / "cpnas_tf").glob("*.py"))
-# A module imports only modules before it.
-ORDER = [
-    "workdir",
-    "genotypes",
-    "paper_tables",
-    "search_log",
-    "search_progress",
-    "search_state",
-    "training_log",
-    "cell_drawing",
-    "plotting",
-    "oracle",
-    "ablation_table",
-    "ablation_drawing",
-    "markup",
-    "search_report",
-    "epochs_report",
-    "ablation_report",
-    "report",
-    "ablation",
-    "devices",
-    "operations",
-    "child_parent",
-    "digits",
-    "augmentation",
-    "images",
-    "image_folder",
-    "imagenet",
-    "data",
-    "networks",
-    "reference_networks",
-    "supernet",
-    "summaries",
-    "optimizers",
-    "search",
-    "training_state",
-    "training_progress",
-    "training",
-    "mixed_supernet",
-    "pc_darts",
-    "costs",
-    "packing",
-    "folding",
-    "inference",
-    "serving",
-    "flatbuffer",
-    "model_card",
-    "export",
-    "cli",
-]
-STDLIB_ONLY = (
-    *("__init__", "workdir", "genotypes", "paper_tables"),
-    *("search_log", "search_progress", "training_log"),
+MODULES = sorted((ROOT / "cpnas_tf").rglob("*.py"))
+# A room imports only rooms before it.
+ROOMS = (
+    *("files", "errors", "genotypes", "devices"),
+    *("networks", "data", "runs", "training", "plots", "search", "export", "reports"),
+    *("ablation", "cli"),
+)
+STDLIB_ONLY = ("__init__", "files", "errors", "genotypes", "runs.workdir", "runs.search_log")
+STDLIB_ONLY += ("runs.history", "runs.progress", "reports.paper_tables")
+# Reading logs, drawing and reporting need no TensorFlow.
+WITHOUT_TENSORFLOW = (
+    *("files", "errors", "genotypes", "cli.app", "cli.config"),
+    *("runs.workdir", "runs.search_log", "runs.history", "runs.progress"),
+    *("plots.figures", "plots.cells", "plots.search"),
+    *("reports.html", "reports.search", "reports.pc_darts", "reports.pages"),
+    *("ablation.table", "ablation.plots", "ablation.report"),
 )
 LAZY = {"matplotlib", "larq_compute_engine", "tensorboard"}
 
@@ -144,7 +106,7 @@ def test_public_names_resolve(name):
 
 
 def test_no_public_name_hides_a_module():
-    assert not set(cpnas_tf.__all__) & {path.stem for path in MODULES}
+    assert not set(cpnas_tf.__all__) & {module_name(path) for path in MODULES}
 
 
 def test_unknown_names_are_attribute_errors():
@@ -177,21 +139,44 @@ def outside_functions(node):
             yield from outside_functions(child)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def module_name(path):
+    """The dotted name of a module below `cpnas_tf`, "__init__" for the package itself."""
+    parts = path.relative_to(ROOT / "cpnas_tf").with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def test_every_room_is_listed():
+    found = {module_name(path).split(".")[0] for path in MODULES}
+    assert found == {"__init__", *ROOMS}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_layering(path):
-    assert path.stem in ("__init__", *ORDER), "a new module needs its place in ORDER"
+    name = module_name(path)
+    room = name.split(".")[0]
     nodes = list(ast.walk(parse(path)))
     own = {name.split(".")[1] for name in imported(nodes) if name.startswith("cpnas_tf.")}
-    above = ORDER[: ORDER.index(path.stem)] if path.stem in ORDER else []
-    assert own <= set(above)
+    assert own <= {room, *ROOMS[: ROOMS.index(room)]} if room in ROOMS else not own
     others = packages(nodes) - {"cpnas_tf"}
     assert not others & {"bin", "configs", "tests", "benchmarks"}
-    if path.stem in STDLIB_ONLY:
+    if name in STDLIB_ONLY:
         assert others <= sys.stdlib_module_names
     assert not packages(outside_functions(parse(path))) & LAZY
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_logs_figures_and_reports_load_no_tensorflow():
+    code = f"""
+import importlib, sys
+for name in {WITHOUT_TENSORFLOW}:
+    importlib.import_module(f"cpnas_tf.{{name}}")
+    if "tensorflow" in sys.modules:
+        print(name)
+        break
+"""
+    assert run(code) == ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_nothing_runs_data_as_code(path):
     nodes = list(ast.walk(parse(path)))
     assert not packages(nodes) & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

@@ -1,0 +1,1 @@
+"""Comparing search methods: a grid of searches and trainings, its table, figures and report."""

@@ -1,0 +1,245 @@
+"""Comparing search methods: keras-tuner's grid search over methods, beta_P and seeds.
+
+A point of the grid is a *run*: a search with one method, beta_P and search seed, and a training of
+the child that it derives with one training seed. The runs that differ by the training seed alone
+share their search. All that is found is kept in small files of the ablation's folder, each written
+at once when its search or training is finished:
+
+- `searches/NAME/search.json`: `method`, `beta` (None where there is none), `search_seed`;
+  `genotype`; `scores` (for each of the 28 edges what the search thinks of every operation, its last
+  zbar or its share in PC-DARTS' mixture; None without a search);
+  `seconds`; `images` (epochs times training images, of child and parent together);
+- `runs/NAME/run.json`: the same first three and `training_seed`; `accuracy` and `loss` on the test
+  images; `seconds` (of a training that was stopped, those since it went on) and `images`.
+
+They alone are the state of an ablation. Decision: keras-tuner's own files are not gone on from,
+because a kill cuts them off; the grid starts again, and a finished run is read from its file.
+
+Several processes share an ablation as keras-tuner has it, each with the environment variables
+KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, where the chief listens, and a KERASTUNER_TUNER_ID:
+one "chief", which hands out the runs, and the workers "worker0", "worker1" and so on, which do them
+in one folder. A worker that was killed has to be started again; the chief keeps its run for it, and
+the others wait.
+"""
+
+import dataclasses
+import math
+import os
+import socket
+import tempfile
+import time
+
+import grpc
+import keras_tuner
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import TrialStatus
+from keras_tuner.errors import FatalError, FatalRuntimeError
+from keras_tuner.oracles import GridSearchOracle
+
+from cpnas_tf.errors import first_line
+from cpnas_tf.files import exclusive, read_json, write_json
+from cpnas_tf.genotypes import Genotype
+from cpnas_tf.search.methods import METHODS
+
+
+def make_grid(
+    *, methods=METHODS, betas=(2.0,), search_seeds=(0, 1, 2, 3, 4), training_seeds=(0, 1, 2)
+):
+    """The points of an ablation as keras-tuner's hyperparameters.
+
+    A method and its beta_P are one text such as "cpnas-beta0.33": between chief and worker
+    keras-tuner rounds numbers to 32 bits. The training seed changes last, so that several workers
+    search different things first.
+
+    Args:
+        methods: of `METHODS`; `random` draws a genotype and searches nothing, `bnas` is the paper's
+            baseline, CP-NAS with beta_P = 0, `pc_darts` the gradient-based search.
+        betas: values of beta_P, for `cpnas` alone.
+        search_seeds: of the search, or of the draw.
+        training_seeds: of the derived network's weights and of the order of its images.
+
+    Raises:
+        ValueError: if a list is empty or has something twice, or a value is impossible.
+    """
+    for name, values, fits, expected in (
+        ("methods", methods, lambda value: value in METHODS, f"of {', '.join(METHODS)}"),
+        ("betas", betas, _is_finite, "finite numbers"),
+        ("search_seeds", search_seeds, _is_seed, f"in 0..{2**32 - 1}"),
+        ("training_seeds", training_seeds, _is_seed, f"in 0..{2**32 - 1}"),
+    ):
+        if not values or len(set(values)) < len(values) or not all(map(fits, values)):
+            raise ValueError(
+                f"{name} must be one or more different values {expected}, received: {values!r}"
+            )
+    if {"bnas", "cpnas"} <= set(methods) and 0 in betas:
+        raise ValueError(f"betas must be without 0, which is what bnas has, received: {betas!r}")
+    kinds = {
+        "random": ["random"],
+        "bnas": ["bnas-beta0.0"],
+        "cpnas": [f"cpnas-beta{float(beta)}" for beta in betas],
+        "pc_darts": ["pc_darts"],
+    }
+    grid = keras_tuner.HyperParameters()
+    grid.Choice("training_seed", list(training_seeds))
+    grid.Choice("search_seed", list(search_seeds))
+    grid.Choice("method", [kind for method in methods for kind in kinds[method]])
+    return grid
+
+
+def _is_finite(value):
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _is_seed(value):
+    return type(value) is int and 0 <= value < 2**32
+
+
+def role():
+    """The part of this process: "alone", "chief" or "worker".
+
+    Raises:
+        ValueError: if keras-tuner's environment variables are not all there, or the chief cannot
+            listen where they say.
+    """
+    names = [f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")]
+    tuner, address, port = values = [os.environ.get(name, "") for name in names]
+    if not any(values):
+        return "alone"
+    if not all(values) or not port.isdigit() or int(port) > 65535:
+        given = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+        raise ValueError(
+            "a chief or worker needs three environment variables, an id, the chief's address and "
+            f"its port, received: {given}"
+        )
+    if "chief" not in tuner:
+        return "worker"
+    # gRPC would share the port with another chief, and so mix up their workers.
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, int(port)))
+        except OSError as error:
+            reason = error.strerror
+            raise ValueError(f"the chief cannot listen at {address}:{port}: {reason}") from error
+    return "chief"
+
+
+class AblationOracle(GridSearchOracle):
+    """keras-tuner's grid search, for several workers at once.
+
+    Args:
+        grid: as `make_grid` makes it.
+    """
+
+    def __init__(self, grid):
+        super().__init__(
+            objective=keras_tuner.Objective("accuracy", "max"),
+            hyperparameters=grid,
+            allow_new_entries=False,
+        )
+        self.verbose = 0
+
+    def populate_space(self, trial_id):
+        """The next point; keras-tuner's would wait for the end of the one before."""
+        response = super().populate_space(trial_id)
+        if response["status"] == TrialStatus.RUNNING:
+            self._populate_next.append(trial_id)
+        return response
+
+    def end_trial(self, trial):
+        """Takes a trial that ended, if a chief that was started again has heard of it.
+
+        If not, it will hand out the same point again, whose result is in its file.
+        """
+        if trial.trial_id in self.trials:
+            super().end_trial(trial)
+
+
+class AblationTuner(BaseTuner):
+    """Does the runs of an ablation, each unless it is done.
+
+    Args:
+        grid: as `make_grid` makes it.
+        find: method -> function of `directory`, `beta` and `seed` that searches there, or goes on
+            there, and returns a dict of the genotype, and of `scores`, `seconds` and `images`.
+        train: function of a genotype, `directory` and `seed` that trains it there, or goes on
+            there, and returns a dict of `accuracy`, `loss` and `images`.
+        directory: of the ablation.
+        own_directory: for keras-tuner's files, which nothing is read from.
+    """
+
+    def __init__(self, grid, *, find, train, directory, own_directory):
+        self._find, self._train, self._folder = find, train, os.fspath(directory)
+        super().__init__(AblationOracle(grid), directory=own_directory, project_name="grid")
+
+    def pre_create_trial(self):
+        """Pauses, for keras-tuner asks again at once while other workers do the last runs."""
+        time.sleep(0.1)
+
+    def run_trial(self, trial):
+        """Searches and trains, and returns the test accuracy.
+
+        Raises:
+            keras_tuner.errors.FatalError: if that fails; keras-tuner would go on with the next run.
+        """
+        try:
+            return {"accuracy": self._run(**trial.hyperparameters.values)["accuracy"]}
+        except FatalError:
+            raise
+        except Exception as error:
+            raise FatalRuntimeError(
+                f"the run {trial.hyperparameters.values} failed: {first_line(error)}"
+            ) from error
+
+    def _run(self, *, method, search_seed, training_seed):
+        name, (kind, _, beta) = f"{method}-search{search_seed}", method.partition("-beta")
+        beta = float(beta) if beta else None
+        point = {"method": kind, "beta": beta, "search_seed": search_seed}
+
+        def search(directory):
+            found = self._find[kind](directory=directory, beta=beta, seed=search_seed)
+            found["genotype"].save(os.path.join(directory, "genotype.json"))
+            return {**point, **found, "genotype": dataclasses.asdict(found["genotype"])}
+
+        def train(directory):
+            genotype, started = Genotype(**found["genotype"]), time.monotonic()
+            reached = self._train(genotype, directory=directory, seed=training_seed)
+            seconds = time.monotonic() - started
+            return {**point, "training_seed": training_seed, **reached, "seconds": seconds}
+
+        found = _once(os.path.join(self._folder, "searches", name), "search.json", search)
+        name = f"{name}-training{training_seed}"
+        run = _once(os.path.join(self._folder, "runs", name), "run.json", train)
+        print(f"{name}: test accuracy {run['accuracy']:.2%}", flush=True)
+        return run
+
+
+def _once(folder, name, make):
+    """The contents of a file in a folder, made by the first who needs it while others wait."""
+    path = os.path.join(folder, name)
+    with exclusive(folder, wait=True):
+        if not os.path.exists(path):
+            write_json(path, make(folder))
+        return read_json(path)
+
+
+def ablate(grid, *, find, train, directory):
+    """Does all runs of a grid that are not done, or this process's part of them.
+
+    Args:
+        grid: as `make_grid` makes it.
+        find, train: see `AblationTuner`.
+        directory: of the ablation.
+
+    Raises:
+        ValueError: if the chief of a worker does not answer.
+        keras_tuner.errors.FatalError: if a run fails.
+    """
+    with tempfile.TemporaryDirectory() as own:
+        tuner = AblationTuner(grid, find=find, train=train, directory=directory, own_directory=own)
+        try:
+            tuner.search()
+        except grpc.RpcError as error:
+            raise ValueError(
+                f"no answer from the chief ({error.details()}): start this worker again with it"
+            ) from error

@@ -1,0 +1,141 @@
+"""Pictures of an ablation: test accuracy by method and over beta_P. No TensorFlow.
+
+References:
+    CP-NAS, Fig. 6: beta_P at the left, the methods at the right.
+"""
+
+import collections
+
+from cpnas_tf.ablation.table import CONFIDENCE, make_table, samples
+from cpnas_tf.plots.figures import (
+    CHILD_COLOUR,
+    INK,
+    NARROW_WIDTH,
+    PARENT_COLOUR,
+    new_figure,
+    save_all,
+)
+
+CHANCE_STYLE = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 1, "zorder": 1}
+SEED_STYLE = {"color": CHILD_COLOUR, "alpha": 0.6, "marker": "o", "markersize": 4, "linewidth": 0}
+MEAN_STYLE = {"color": PARENT_COLOUR, "marker": "D", "markersize": 5, "linewidth": 1.8}
+
+
+def row_name(row):
+    """What a row of the table, or a run, is called: its method, and beta_P if it has one."""
+    beta = "" if row["beta"] is None else f", β\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{row['beta']:g}"
+    return row["method"] + beta
+
+
+def plot_methods(rows, accuracies):
+    """Draws the test accuracy of each row of the table: every search seed, mean and interval.
+
+    Args:
+        rows: as `table.make_table` gives them.
+        accuracies: as `table.samples` gives them.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    height = 1.1 + 0.4 * len(rows)
+    figure = new_figure(height, width=NARROW_WIDTH)
+    axes = figure.add_axes((0.3, 0.9 / height, 0.67, 1 - 1.0 / height))
+    for line, (row, sample) in enumerate(zip(rows, accuracies.values(), strict=True)):
+        axes.plot(_percent(sample.values()), [line + 0.2] * len(sample), **SEED_STYLE)
+        axes.plot(_interval(row), [line - 0.1] * 3, markevery=[1], **MEAN_STYLE)
+    chance = _mean_of_chance(rows)
+    if chance is not None:
+        axes.axvline(chance, **CHANCE_STYLE)
+    axes.set_yticks(range(len(rows)), [row_name(row) for row in rows], parse_math=False)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("test accuracy (%)")
+    _finish(figure, axes, grid="x", chance=chance)
+    return figure
+
+
+def has_betas(rows):
+    """Whether a method ran with several values of beta_P."""
+    counts = collections.Counter(row["method"] for row in rows if row["beta"] is not None)
+    return max(counts.values(), default=0) > 1
+
+
+def plot_betas(rows, accuracies):
+    """Draws the test accuracy over beta_P, of all rows of the table that have one.
+
+    Args:
+        rows, accuracies: as for `plot_methods`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    figure = new_figure(3.4, width=NARROW_WIDTH)
+    axes = figure.add_axes((0.17, 0.26, 0.8, 0.71))
+    points = sorted((row["beta"], 100 * row["mean"]) for row in rows if row["beta"] is not None)
+    beside = (points[-1][0] - points[0][0]) / 40
+    for row in rows:
+        if row["beta"] is not None:
+            sample = accuracies[row["method"], row["beta"]]
+            axes.plot([row["beta"] + beside] * len(sample), _percent(sample.values()), **SEED_STYLE)
+            axes.plot([row["beta"]] * 3, _interval(row), markevery=[1], **MEAN_STYLE)
+    axes.plot(*zip(*points, strict=True), color=PARENT_COLOUR, linewidth=1, alpha=0.6)
+    chance = _mean_of_chance(rows)
+    if chance is not None:
+        axes.axhline(chance, **CHANCE_STYLE)
+    axes.set_xlabel("beta_P (0 is BNAS†)")
+    axes.set_ylabel("test accuracy (%)")
+    _finish(figure, axes, grid="y", chance=chance)
+    return figure
+
+
+def _percent(accuracies):
+    return [100 * accuracy for accuracy in accuracies]
+
+
+def _interval(row):
+    """Lower bound, mean and upper bound in percent; thrice the mean where there is no interval."""
+    bounds = (row["low"], row["mean"], row["high"])
+    return _percent(row["mean"] if bound is None else bound for bound in bounds)
+
+
+def _mean_of_chance(rows):
+    return next((100 * row["mean"] for row in rows if row["method"] == "random"), None)
+
+
+def _finish(figure, axes, *, grid, chance):
+    from matplotlib.lines import Line2D
+
+    axes.tick_params(labelsize=9)
+    axes.xaxis.label.set_size(9)
+    axes.yaxis.label.set_size(9)
+    axes.grid(axis=grid, color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    labels = {"a search": SEED_STYLE, f"mean, {CONFIDENCE:.0%} interval": MEAN_STYLE}
+    if chance is not None:
+        labels["mean of random"] = CHANCE_STYLE
+    handles = [Line2D([], [], label=label, **style) for label, style in labels.items()]
+    style = {"loc": "lower center", "fontsize": 9, "frameon": False}
+    spacing = {"columnspacing": 1.2, "handlelength": 1.6}
+    figure.legend(handles=handles, ncols=len(handles), **style, **spacing)
+
+
+def plot(output, searches, runs):
+    """Draws an ablation into a folder: `methods`, and `betas` if there are several beta_P.
+
+    Args:
+        output: the folder, made if missing; each picture is a `.png` and a `.svg`.
+        searches, runs: as `table.read` gives them, at least one run.
+
+    Returns:
+        The list of paths written.
+
+    Raises:
+        ValueError: if there are no runs, or the folder cannot be written.
+    """
+    if not runs:
+        raise ValueError("nothing to draw: the ablation has no finished run yet")
+    rows, accuracies = make_table(searches, runs), samples(runs)
+    figures = {"methods": plot_methods(rows, accuracies)}
+    if has_betas(rows):
+        figures["betas"] = plot_betas(rows, accuracies)
+    return save_all(output, figures)

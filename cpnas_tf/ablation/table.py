@@ -1,0 +1,319 @@
+"""What an ablation found: its runs, and a row of statistics a method. No TensorFlow.
+
+The runs of one search share its genotype, so that they are not independent samples of a method:
+the sample is a search seed, and its value is the mean test accuracy over the training seeds.
+Where searches are compared it is over the training seeds that both have.
+
+References:
+    Yang et al., "NAS evaluation is frustratingly hard", ICLR 2020 (relative improvement).
+    Lindauer and Hutter, "Best practices for scientific research on NAS", JMLR 2020.
+"""
+
+import glob
+import math
+import os
+from statistics import fmean
+
+import numpy as np
+from scipy import stats
+
+from cpnas_tf.files import read_json, write_csv, write_json
+from cpnas_tf.genotypes import Genotype
+
+CONFIDENCE = 0.95
+TEST = "two-sided paired t-test"
+_ROUNDING = 1e-12  # of means of the same accuracies
+# What a search's and a run's file have, with its types: both of them, and each of its own.
+_NUMBER = (int, float)
+_KEY = {"method": str, "beta": (*_NUMBER, type(None)), "search_seed": int}
+_COST = {"seconds": _NUMBER, "images": int}
+_SEARCH = {**_KEY, "genotype": dict, "scores": (list, type(None)), **_COST}
+_RUN = {**_KEY, "training_seed": int, "accuracy": _NUMBER, "loss": _NUMBER, **_COST}
+
+
+def read(directory):
+    """Reads the finished runs of an ablation.
+
+    Args:
+        directory: the ablation's workdir.
+
+    Returns:
+        `(searches, runs)`, the contents of its `search.json` and `run.json` files, see `ablation.grid`.
+
+    Raises:
+        ValueError: naming the file, if one is broken, or is of a run whose search is not there.
+    """
+    searches, runs = (
+        {path: _read_record(path, types) for path in sorted(_find(directory, pattern))}
+        for pattern, types in (("searches/*/search.json", _SEARCH), ("runs/*/run.json", _RUN))
+    )
+    found = {_search_key(search) for search in searches.values()}
+    for path, run in runs.items():
+        if _search_key(run) not in found:
+            raise ValueError(f"the search of {path} is not in {directory}/searches")
+    return list(searches.values()), list(runs.values())
+
+
+def count_unfinished(directory):
+    """The number of searches and trainings that an ablation has begun and not finished."""
+    return sum(
+        not os.path.exists(os.path.join(folder, name))
+        for pattern, name in (("searches/*/", "search.json"), ("runs/*/", "run.json"))
+        for folder in _find(directory, pattern)
+    )
+
+
+def _find(directory, pattern):
+    return glob.glob(os.path.join(glob.escape(os.fspath(directory)), pattern))
+
+
+def _read_record(path, types):
+    record = read_json(path)
+    for name, kind in types.items():
+        if not isinstance(record, dict) or name not in record:
+            raise ValueError(f"cannot read {path}: it has no {name}")
+        if not isinstance(record[name], kind):
+            raise ValueError(f"cannot read {path}: {name} is {record[name]!r}")
+    return record
+
+
+def write(directory):
+    """Writes `runs.csv`, `table.csv` and `table.json` from the finished runs of an ablation.
+
+    Returns:
+        The rows of the table.
+    """
+    searches, runs = read(directory)
+    rows = make_table(searches, runs)
+    write_csv(os.path.join(directory, "runs.csv"), run_rows(searches, runs))
+    write_csv(os.path.join(directory, "table.csv"), rows)
+    write_json(
+        os.path.join(directory, "table.json"),
+        {"confidence": CONFIDENCE, "test": TEST, "rows": rows},
+    )
+    return rows
+
+
+def run_rows(searches, runs):
+    """A dict a run: its place in the grid, what it reached, what its search and itself cost."""
+    by_search = {_search_key(search): search for search in searches}
+    rows = []
+    for run in sorted(runs, key=_order):
+        search = by_search[_search_key(run)]
+        rows.append(
+            {
+                **{name: run[name] for name in (*_KEY, "training_seed")},
+                "test_accuracy": run["accuracy"],
+                "test_loss": run["loss"],
+                "search_score": genotype_score(search["genotype"], search["scores"]),
+                "search_seconds": search["seconds"],
+                "search_images": search["images"],
+                "training_seconds": run["seconds"],
+                "training_images": run["images"],
+            }
+        )
+    return rows
+
+
+def make_table(searches, runs):
+    """The statistics of each method and beta_P, over its search seeds.
+
+    Returns:
+        A list of dicts, with None where there are too few searches for a figure: `method`, `beta`,
+        `searches` (the sample's size n), `runs`; `mean`, `std`, `low` and `high` of the test
+        accuracy; `pairs`, `difference`, `difference_low`, `difference_high` and `p_value` of the
+        paired difference to `random` with the same seeds (`TEST`, not corrected for the number of
+        rows); `relative_improvement`, in percent of the mean accuracy of `random`; `kendall_tau`,
+        see `rank_correlation`, a mean over its searches; `seconds` and `images` of all its searches
+        and trainings together.
+    """
+    trained = _trained(runs)
+    chance = next((found for key, found in trained.items() if key[0] == "random"), {})
+    accuracies = {
+        (*key, seed): accuracy
+        for key, found in trained.items()
+        for seed, accuracy in _means(found).items()
+    }
+    rows = []
+    for (method, beta), found in trained.items():
+        own_searches, own_runs = (
+            [record for record in records if (record["method"], record["beta"]) == (method, beta)]
+            for records in (searches, runs)
+        )
+        taus = [rank_correlation(search, searches, accuracies) for search in own_searches]
+        taus = [tau for tau in taus if tau is not None]
+        rows.append(
+            {
+                "method": method,
+                "beta": beta,
+                "searches": len(found),
+                "runs": len(own_runs),
+                **interval(list(_means(found).values())),
+                **_compare(found, {} if method == "random" else chance),
+                "kendall_tau": fmean(taus) if taus else None,
+                "seconds": sum(record["seconds"] for record in own_searches + own_runs),
+                "images": sum(record["images"] for record in own_searches + own_runs),
+            }
+        )
+    return rows
+
+
+def samples(runs):
+    """The samples that the table's statistics are of, in the order of its rows.
+
+    Returns:
+        `{(method, beta): {search seed: accuracy}}`, a mean over the training seeds.
+    """
+    return {key: _means(found) for key, found in _trained(runs).items()}
+
+
+def _trained(runs):
+    """`{(method, beta): {search seed: {training seed: test accuracy}}}`, in the table's order."""
+    trained = {}
+    for run in sorted(runs, key=_order):
+        found = trained.setdefault((run["method"], run["beta"]), {})
+        found.setdefault(run["search_seed"], {})[run["training_seed"]] = run["accuracy"]
+    return trained
+
+
+def _means(found):
+    """A method's sample: search seed -> mean accuracy over the training seeds."""
+    return {seed: fmean(reached.values()) for seed, reached in found.items()}
+
+
+def interval(values):
+    """Mean, standard deviation and Student's confidence interval of the mean.
+
+    Args:
+        values: a sample of at least one number.
+
+    Returns:
+        A dict of `mean`, `std` (of the sample, n - 1), `low` and `high`; the latter three are None
+        for a single number.
+    """
+    mean, count = fmean(values), len(values)
+    if count < 2:
+        return {"mean": mean, "std": None, "low": None, "high": None}
+    std = float(np.std(values, ddof=1))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * std / math.sqrt(count)
+    return {"mean": mean, "std": std, "low": mean - half, "high": mean + half}
+
+
+def paired_p_value(differences):
+    """The p-value of `TEST` for differences of mean 0, or None if they are all the same."""
+    if np.ptp(differences) < _ROUNDING:
+        return None
+    error = np.std(differences, ddof=1) / math.sqrt(len(differences))
+    return 2 * float(stats.t.sf(abs(fmean(differences)) / error, len(differences) - 1))
+
+
+def _compare(found, chance):
+    """The columns of the table that compare a method's accuracies with those of `random`.
+
+    Args:
+        found, chance: search seed -> training seed -> accuracy, of both.
+    """
+    names = ("difference", "difference_low", "difference_high", "p_value", "relative_improvement")
+    columns = {"pairs": 0, **dict.fromkeys(names)}
+    if chance:
+        own, average = (fmean(_means(each).values()) for each in (found, chance))
+        columns["relative_improvement"] = 100 * (own - average) / average
+    differences = [
+        fmean(found[seed][training] - chance[seed][training] for training in common)
+        for seed in found
+        if (common := found[seed].keys() & chance.get(seed, {}).keys())
+    ]
+    if differences:
+        mean, _, low, high = interval(differences).values()
+        columns |= {"difference": mean, "difference_low": low, "difference_high": high}
+        columns |= {"pairs": len(differences), "p_value": paired_p_value(differences)}
+    return columns
+
+
+def genotype_score(genotype, scores):
+    """What a search thinks of a genotype: the mean over its 28 choices of their scores.
+
+    Args:
+        genotype: the two cells of `genotype.json`.
+        scores: for each of the 28 edges, the score by operation (zbar of CP-NAS); None from a
+            search without.
+
+    Returns:
+        A float; None without scores, or if the search did not know one of the operations.
+    """
+    if scores is None:
+        return None
+    chosen = list(zip(scores, Genotype(**genotype).choices, strict=True))
+    if not all(name in edge for edge, name in chosen):
+        return None
+    return fmean(edge[name] for edge, name in chosen)
+
+
+def rank_correlation(search, searches, accuracies):
+    """Kendall's tau-b between a search's scores of genotypes and their trained accuracies.
+
+    The genotypes are those of all other searches of the ablation, `random` included, if they have a
+    score; its own was chosen by these scores. CP-NAS scores an operation that it dropped by the
+    zbar of an early stage, the others by their last one.
+
+    Args:
+        search: the search whose scores are judged.
+        searches: all searches.
+        accuracies: mean test accuracy by method, beta_P and search seed.
+
+    Returns:
+        tau in [-1, 1], or None if it has no scores or there is nothing to rank.
+    """
+    if search["scores"] is None:
+        return None
+    scores, reached = [], []
+    for other in searches:
+        score = genotype_score(other["genotype"], search["scores"])
+        key = _search_key(other)
+        if score is not None and key != _search_key(search) and key in accuracies:
+            scores.append(score)
+            reached.append(accuracies[key])
+    if len(set(scores)) < 2 or len(set(reached)) < 2:
+        return None
+    return float(stats.kendalltau(scores, reached).statistic)
+
+
+def _search_key(record):
+    """What a record's search is in the grid."""
+    return record["method"], record["beta"], record["search_seed"]
+
+
+def _order(run):
+    """Sorts runs by their place in the grid, as a beta_P of None would not."""
+    beta = -math.inf if run["beta"] is None else run["beta"]
+    return run["method"], beta, run["search_seed"], run["training_seed"]
+
+
+def text(rows):
+    """The table as text, accuracies and differences in percent."""
+
+    def percent(value, sign=""):
+        return "-" if value is None else f"{100 * value:{sign}.2f}"
+
+    def number(value, form):
+        return "-" if value is None else f"{value:{form}}"
+
+    lines = [
+        f"{'method':>10}{'beta':>7}{'n':>4}{'runs':>6}{'mean ± std':>16}{'95% interval':>18}"
+        f"{'pairs':>7}{'to random':>11}{'95% interval':>18}{'p':>8}{'RI %':>8}{'tau':>7}"
+        f"{'seconds':>10}{'images':>12}"
+    ]
+    for row in rows:
+        bounds, difference = (
+            f"{percent(row[f'{name}low'])} to {percent(row[f'{name}high'])}"
+            for name in ("", "difference_")
+        )
+        accuracy = f"{percent(row['mean'])} ± {percent(row['std'])}"
+        lines.append(
+            f"{row['method']:>10}{number(row['beta'], 'g'):>7}{row['searches']:>4}"
+            f"{row['runs']:>6}{accuracy:>16}{bounds:>18}{row['pairs']:>7}"
+            f"{percent(row['difference'], '+'):>11}{difference:>18}"
+            f"{number(row['p_value'], '.3f'):>8}{number(row['relative_improvement'], '+.2f'):>8}"
+            f"{number(row['kendall_tau'], '+.2f'):>7}{row['seconds']:>10.0f}{row['images']:>12,}"
+        )
+    return "\n".join([*lines, f"n searches, compared in pairs; p: {TEST}, not corrected"])

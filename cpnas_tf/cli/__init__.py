@@ -1,0 +1,1 @@
+"""What the commands share: flags, configs and recipes."""

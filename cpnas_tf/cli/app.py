@@ -1,0 +1,168 @@
+"""What all commands share: flags, the sections of a config, and errors of one line."""
+
+import functools
+import os
+import re
+import signal
+import sys
+import tempfile
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from cpnas_tf.cli.config import check_config
+from cpnas_tf.errors import explain, message
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+
+FLAGS = flags.FLAGS
+# The functions of `networks.reference`, and the precision of their networks.
+REFERENCE_NETWORKS = {
+    "wrn22": "parent",
+    "wrn22_1bit": "child",
+    "resnet18": "parent",
+    "birealnet18": "child",
+}
+# What TensorFlow 2.21 logs on import whatever TF_CPP_MIN_LOG_LEVEL says; and that there is no CUDA.
+_NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*cuInit.*\(303\)")
+
+
+def define_config(*, required=True):
+    """Defines --config."""
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "A file in configs/, with :VARIANT behind it where there are several; "
+        "--config.SECTION.KEY=VALUE replaces one of its values.",
+        lock_config=True,
+    )
+    if required:
+        _require("config")
+
+
+def define_data_dir():
+    """Defines --data_dir."""
+    flags.DEFINE_string("data_dir", None, "TFDS data directory, TFDS's own by default.")
+
+
+def define_path(name, description):
+    """Defines a required flag for a file or a folder."""
+    flags.DEFINE_string(name, None, description)
+    _require(name)
+
+
+def define_network():
+    """Defines --genotype and --precision, and --model instead of them."""
+    flags.DEFINE_string(
+        "genotype", None, "Genotype file of bin/search.py, or a published one: darts, pc_darts."
+    )
+    flags.DEFINE_enum("precision", "child", ["child", "parent"], "1-bit or full precision.")
+    flags.DEFINE_enum(
+        "model", None, list(REFERENCE_NETWORKS), "A reference network instead of a genotype's."
+    )
+    flags.mark_flags_as_mutual_exclusive(["genotype", "model"], required=True)
+
+
+def precision():
+    """The precision that the flags of `define_network` say.
+
+    Raises:
+        ValueError: if they say two.
+    """
+    if FLAGS.model is None:
+        return FLAGS.precision
+    if FLAGS["precision"].present:
+        raise ValueError("--precision goes with --genotype, not with --model")
+    return REFERENCE_NETWORKS[FLAGS.model]
+
+
+def define_overwrite():
+    """Defines --overwrite."""
+    flags.DEFINE_bool("overwrite", False, "Replace a finished result, or a different run.")
+
+
+def _require(name):
+    flags.register_validator(name, bool, message=f"--{name} is needed, see --help")
+
+
+def load_tensorflow():
+    """Imports TensorFlow and has it look for GPUs, and leaves out what it logs of the machine."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile("w+") as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            log.seek(0)
+            sys.stderr.writelines(line for line in log if not _NOISE.match(line))
+
+
+def run(main, *, sections=()):
+    """Runs a command; a wrong flag, value or file ends it with one line and exit code 1.
+
+    Args:
+        main: the command, without arguments.
+        sections: the sections that its --config has, if it has one.
+    """
+    # Python puts the command's folder first on the path: its profile.py would hide Python's own.
+    folder = os.path.dirname(os.path.realpath(sys.argv[0]))
+    sys.path[:] = [path for path in sys.path if path != folder]
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGALRM, _stop)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background
+        signal.signal(signal.SIGINT, _stop)
+    try:
+        app.run(lambda _: _run(main), flags_parser=functools.partial(_parse, sections=sections))
+    except KeyboardInterrupt:
+        signal.alarm(0)
+        _fail("stopped: the same command goes on from here", code=130)
+
+
+def _stop(number, frame):
+    """Ends the command; tries again where Python drops the exception, such as in a callback."""
+    signal.alarm(2)
+    raise KeyboardInterrupt
+
+
+def _run(main):
+    try:
+        main()
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        _fail(f"error: {line}")
+
+
+def _parse(argv, *, sections):
+    """Parses the flags; whatever is wrong in them or in the config file, the user can mend."""
+    _show_help(argv[1:])
+    try:
+        check_config(argv[1:], sections)
+        rest = FLAGS(argv)
+        if FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.WARNING)  # absl would have TFDS tell all that it does
+    except Exception as error:
+        _fail(f"error: {message(error)}")
+    if len(rest) > 1:
+        _fail(f"error: unknown argument {rest[1]!r}, see --help")
+    return rest
+
+
+def _show_help(arguments):
+    """Shows the help and ends with exit code 0, where absl would with 1."""
+    names = {argument.lstrip("-") for argument in arguments}
+    if names & {"help", "helpshort", "helpfull"}:
+        app.usage(shorthelp="helpfull" not in names, writeto_stdout=True)
+        sys.exit(0)
+
+
+def _fail(line, code=1):
+    """Ends the process with one line on standard error."""
+    print(" ".join(line.split()), file=sys.stderr)
+    sys.exit(code)

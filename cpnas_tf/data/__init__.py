@@ -1,0 +1,15 @@
+"""The data: data sets by name, folders of images, augmentation, and streams of batches."""
+
+from cpnas_tf.data.datasets import describe, load
+from cpnas_tf.data.images import Images
+from cpnas_tf.data.streams import batches, evaluation_batches, split_for_search, steps_per_epoch
+
+__all__ = [
+    "Images",
+    "batches",
+    "describe",
+    "evaluation_batches",
+    "load",
+    "split_for_search",
+    "steps_per_epoch",
+]

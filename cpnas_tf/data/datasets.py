@@ -1,0 +1,196 @@
+"""Data sets by name, and the `tf.data` pipelines over them.
+
+`load` reads a data set through TensorFlow Datasets (TFDS), or from a folder of own files. `batches`
+gives the training stream, a pure function of its arguments: what a step sees depends on the seed
+and on the step's number, not on the steps before it, so that a stopped run goes on with exactly the
+images it would have seen.
+"""
+
+import contextlib
+import fcntl
+import io
+import os
+import re
+import sys
+import urllib.error
+import urllib.request
+
+import tensorflow_datasets as tfds
+
+from cpnas_tf.data import digits, folder, imagenet
+from cpnas_tf.data.images import Images
+from cpnas_tf.errors import first_line
+
+# The shape of an image, (height, width, channels), and the number of classes.
+DATASETS = {
+    "digits": ((8, 8, 1), 10),
+    "fashion_mnist": ((28, 28, 1), 10),
+    "cifar10": ((32, 32, 3), 10),
+    "imagenet2012": ((imagenet.IMAGE_SIZE, imagenet.IMAGE_SIZE, 3), imagenet.CLASSES),
+}
+
+
+SPLITS = ("train", "test")
+_SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?:\[:([1-9]\d*)\])?")
+FOLDER = "folder:"
+
+
+def describe(name, split, *, data_dir=None, image_size=None):
+    """The shape of a data set's images and its number of classes, without reading them.
+
+    Args:
+        name, split, data_dir, image_size: see `load`.
+
+    Returns:
+        `((height, width, channels), classes)`.
+
+    Raises:
+        ValueError: if the name or the split is unknown, the size impossible, or a folder not one of
+            images.
+    """
+    _check(name, split, image_size)
+    if name.startswith(FOLDER):
+        path = _folder(name, data_dir)
+        return folder.describe(path, split, image_size=image_size)
+    shape, classes = DATASETS[name]
+    return (image_size, image_size, *shape[2:]) if image_size else shape, classes
+
+
+def load(name, split, *, data_dir=None, image_size=None):
+    """Reads one split of a data set, in its fixed order.
+
+    Digits are prepared on the spot; Fashion-MNIST and CIFAR-10 are downloaded by TFDS if they are
+    not there; ImageNet stays in its files, whose images are decoded as they are needed.
+
+    Args:
+        name: one of `DATASETS`, or "folder:PATH" for own images, see `data.folder`.
+        split: one of `SPLITS`. ImageNet's test images are what it calls validation images. Of the
+            data sets that are neither ImageNet nor a folder also the first images of one, written
+            as in TFDS: "train[:10000]".
+        data_dir: the TFDS data directory, TFDS's own by default; it is also where a relative PATH
+            begins.
+        image_size: side that the images are resized to, in pixels. Needed for a folder with images
+            of several sizes; 224 by default for ImageNet; the others have a size of their own.
+
+    Returns:
+        `Images`, or for ImageNet `data.imagenet.StoredImages`.
+
+    Raises:
+        ValueError: if the name or the split is unknown, the size impossible, if the data set is not
+            there and cannot be prepared, or if what is there cannot be read.
+    """
+    _check(name, split, image_size)
+    if name.startswith(FOLDER):
+        return folder.load(_folder(name, data_dir), split, image_size=image_size)
+    builder = _builder(name, data_dir)
+    if name == "imagenet2012":
+        return imagenet.load(builder, split, image_size=image_size)
+    if not builder.data_path.exists():
+        _prepare(builder)
+        builder = _builder(name, data_dir)
+    whole, count = _SPLIT.fullmatch(split).groups()
+    try:
+        images, labels = builder.as_dataset(
+            split=whole,
+            batch_size=-1,
+            as_supervised=True,
+            read_config=tfds.ReadConfig(try_autocache=False),
+        )
+        class_names = tuple(builder.info.features["label"].names)
+        images = Images(images.numpy(), labels.numpy(), class_names)
+    except Exception as error:  # TFDS and tf.data raise many types for broken files
+        raise _unreadable(builder.data_path, error) from error
+    if count and int(count) > len(images):
+        raise ValueError(f"{name} has {len(images)} images in {whole}, received: {split!r}")
+    images = images.take(slice(int(count or len(images))))
+    return images.resize(image_size) if image_size else images
+
+
+def _check(name, split, image_size):
+    if name not in DATASETS and not name.startswith(FOLDER):
+        raise ValueError(
+            f"unknown data set {name!r}, expected one of: {', '.join(DATASETS)}, {FOLDER}PATH"
+        )
+    _check_split(name, split)
+    if image_size is None:
+        return
+    if not isinstance(image_size, int):
+        raise ValueError(f"image_size must be a whole number, received: {image_size!r}")
+    if image_size < folder.SMALLEST_SIDE:
+        raise ValueError(
+            f"image_size must be at least {folder.SMALLEST_SIDE}, received: {image_size}"
+        )
+
+
+def _check_split(name, split):
+    has_parts = name in DATASETS and name != "imagenet2012"
+    match = _SPLIT.fullmatch(split)
+    if not match or (match[2] and not has_parts):
+        parts = ", or the first images of one, such as train[:10000]" if has_parts else ""
+        raise ValueError(f"unknown split {split!r}, expected one of: {', '.join(SPLITS)}{parts}")
+
+
+def _folder(name, data_dir):
+    path = os.path.expanduser(name.removeprefix(FOLDER))
+    return os.path.join(data_dir or "", path)
+
+
+def _builder(name, data_dir):
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except Exception as error:
+        raise _unreadable(f"{data_dir or tfds.core.constants.DATA_DIR}/{name}", error) from error
+
+
+def _prepare(builder):
+    """Downloads and writes a data set; of several processes one does, and the others wait for it.
+
+    TFDS writes in a folder whose name it draws from Python's global generator, the same name for
+    two processes with one seed, and renames it at the end: hence the lock. A process killed midway
+    leaves that folder, which TFDS ignores, and the system releases its lock.
+    """
+    is_bundled = isinstance(builder, digits.Digits)
+    root = os.fspath(builder.data_path.parent.parent)
+    try:
+        if not is_bundled:
+            _check_connection(next(iter(builder.url_infos)))
+        os.makedirs(root, exist_ok=True)
+        with open(os.path.join(root, f".{builder.name}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with _quiet() if is_bundled else contextlib.redirect_stdout(sys.stderr):
+                builder.download_and_prepare()
+    except Exception as error:
+        advice = (
+            "pass a --data_dir that can be written"
+            if is_bundled
+            else "pass the --data_dir that holds it, or prepare it where there is a network: "
+            f"tfds build {builder.name} --data_dir={root}"
+        )
+        raise ValueError(
+            f"{builder.name} is not in {root} and cannot be prepared there "
+            f"({first_line(error)}): {advice}"
+        ) from error
+
+
+def _check_connection(url):
+    """Tries once to reach `url`: without a network TFDS would repeat itself for minutes.
+
+    Raises:
+        OSError: if there is no answer; any answer will do.
+    """
+    request = urllib.request.Request(url, method="HEAD")
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(request, timeout=10).close()
+
+
+@contextlib.contextmanager
+def _quiet():
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def _unreadable(folder, error):
+    return ValueError(
+        f"cannot read the data set in {folder} ({first_line(error)}): "
+        "delete that folder to prepare it again, or pass another --data_dir"
+    )

@@ -1,0 +1,104 @@
+"""Labelled images in memory."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from cpnas_tf.data.augmentation import augment_batches, resize
+
+_RESIZED_AT_ONCE = 1000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images in memory.
+
+    Attributes:
+        images: uint8 [n, height, width, channels].
+        labels: int32 [n], positions in `class_names`.
+        class_names: the classes' names.
+
+    Raises:
+        ValueError: if the arrays have other types or shapes, or a label names no class.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __post_init__(self):
+        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise ValueError(
+                "images must be uint8 [n, height, width, channels], "
+                f"received: {images.dtype} {list(images.shape)}"
+            )
+        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"{len(images)} images need as many integer labels, "
+                f"received: {labels.dtype} {list(labels.shape)}"
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.class_names):
+            raise ValueError(
+                f"labels must be in 0..{len(self.class_names) - 1}, the positions of the class "
+                f"names, received: {labels.min()}..{labels.max()}"
+            )
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", labels.astype(np.int32))
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+
+    def __len__(self):
+        return len(self.images)
+
+    def take(self, indices):
+        """The images at `indices`, int [m], in that order."""
+        return Images(self.images[indices], self.labels[indices], self.class_names)
+
+    def draw(self, *sizes, seed):
+        """Draws disjoint parts of these sizes, each `Images`."""
+        order = np.random.RandomState(seed).permutation(len(self))
+        ends = np.cumsum(sizes)
+        return tuple(
+            self.take(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)
+        )
+
+    def resize(self, side):
+        """The images at `side` x `side` pixels, bilinearly and without aliasing."""
+        resized = np.empty([len(self), side, side, self.images.shape[3]], np.uint8)
+        for start in range(0, len(self), _RESIZED_AT_ONCE):
+            part = slice(start, start + _RESIZED_AT_ONCE)
+            resized[part] = resize(self.images[part], side)
+        return Images(resized, self.labels, self.class_names)
+
+    def training_batches(self, *, batch_size, seed, epochs, first_step, augmentation):
+        """The stream of `data.batches`."""
+        steps = len(self) // batch_size
+        pixels, labels = self._tensors
+
+        def epoch_indices(epoch):
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(len(self)), seed=tf.stack([tf.constant(seed, tf.int64), epoch])
+            )
+            return tf.data.Dataset.from_tensor_slices(
+                tf.reshape(order[: steps * batch_size], [steps, batch_size])
+            )
+
+        first_epoch, skipped = divmod(first_step, steps)
+        return augment_batches(
+            tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_indices).skip(skipped),
+            fetch=lambda indices: (tf.gather(pixels, indices), tf.gather(labels, indices)),
+            seed=seed,
+            first_step=first_step,
+            **augmentation,
+        )
+
+    def in_order(self):
+        """A `tf.data.Dataset` of the images, uint8, and their labels."""
+        return tf.data.Dataset.from_tensor_slices(self._tensors)
+
+    @functools.cached_property
+    def _tensors(self):
+        with tf.device("CPU"):
+            return tf.constant(self.images), tf.constant(self.labels)

@@ -1,0 +1,148 @@
+"""Streams of batches for training and for evaluation, and the parts that a search splits off."""
+
+import tensorflow as tf
+
+from cpnas_tf.data.augmentation import normalize
+
+
+def split_for_search(
+    images,
+    *,
+    train_fraction=0.5,
+    validation_fraction=0.05,
+    train_images=None,
+    validation_images=None,
+    seed=0,
+):
+    """Draws the two disjoint parts of a training set that the search trains and validates on.
+
+    Args:
+        images: `Images` or `StoredImages` to draw from.
+        train_fraction: share of `images` to train on.
+        validation_fraction: share of `images` to validate on.
+        train_images: number of images to train on, instead of the fraction.
+        validation_images: number of images to validate on, instead of the fraction.
+        seed: of the draw, 0..2^32 - 1.
+
+    Returns:
+        `(train, validation)`, of the type of `images`.
+
+    Raises:
+        ValueError: if a part would be empty, or both together more than there is.
+
+    References:
+        CP-NAS, section 3.1: 50% of the training set to train, 5% to validate.
+    """
+    train = _part("train", len(images), train_fraction, train_images)
+    validation = _part("validation", len(images), validation_fraction, validation_images)
+    if train + validation > len(images):
+        raise ValueError(
+            f"{train} images to train and {validation} to validate are more than there is: "
+            f"{len(images)}"
+        )
+    return images.draw(train, validation, seed=seed)
+
+
+def _part(name, total, fraction, count):
+    size = int(round(fraction * total, 6)) if count is None else count
+    if size < 1:
+        received = f"{name}_fraction={fraction}" if count is None else f"{name}_images={count}"
+        raise ValueError(f"{received} of {total} images leaves no image, at least 1 is needed")
+    return size
+
+
+def steps_per_epoch(images, *, batch_size):
+    """The number of full batches in `images`; what remains is dropped.
+
+    Raises:
+        ValueError: if there is not one full batch.
+    """
+    _check_batch_size(batch_size)
+    if len(images) < batch_size:
+        raise ValueError(
+            f"a batch of {batch_size} images needs at least as many, received: {len(images)} images"
+        )
+    return len(images) // batch_size
+
+
+def batches(images, *, batch_size, seed, epochs=1, first_step=0, augmentation=None):
+    """The training stream from step `first_step` to the end of the first `epochs` epochs.
+
+    Every epoch is a new permutation of the images, made of `(seed, epoch)`; the augmentation of a
+    step is made of `(seed, step)`. A stream that starts at `first_step` is therefore the tail of
+    the whole one, and costs nothing for the steps before it; of ImageNet, the records before it in
+    its own epoch are read and not decoded. Epoch e alone is
+    `epochs=e + 1, first_step=e * steps_per_epoch(...)`.
+
+    Args:
+        images: `Images` or `StoredImages`.
+        batch_size: images a batch; the last, smaller batch of an epoch is dropped.
+        seed: of the whole stream.
+        epochs: number of epochs of the whole stream, those before `first_step` included.
+        first_step: steps of the whole stream to leave out.
+        augmentation: keyword arguments of `augmentation.augment`; nothing is augmented by default.
+
+    Returns:
+        `tf.data.Dataset` of images, float32 [batch_size, height, width, channels] in [-1, 1], and
+        labels, int32 [batch_size].
+
+    Raises:
+        ValueError: if there are fewer images than a batch, the stream would end before it starts,
+            or the augmentation is impossible.
+    """
+    steps = steps_per_epoch(images, batch_size=batch_size)
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, received: {epochs}")
+    if not 0 <= first_step <= epochs * steps:
+        raise ValueError(
+            f"{epochs} epochs have the steps 0..{epochs * steps}, received first_step={first_step}"
+        )
+    return (
+        images.training_batches(
+            batch_size=batch_size,
+            seed=seed,
+            epochs=epochs,
+            first_step=first_step,
+            augmentation=augmentation or {},
+        )
+        .apply(tf.data.experimental.assert_cardinality(epochs * steps - first_step))
+        .prefetch(tf.data.AUTOTUNE)
+        .apply(_without_tuning)
+    )
+
+
+def evaluation_batches(images, *, batch_size):
+    """All images once, in their order; the last batch may be smaller.
+
+    Returns:
+        `tf.data.Dataset` of images, float32 [batch, height, width, channels] in [-1, 1], and
+        labels, int32 [batch].
+    """
+    _check_batch_size(batch_size)
+    return (
+        images.in_order()
+        .batch(batch_size)
+        .map(
+            lambda batch, labels: (normalize(batch), labels),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .prefetch(tf.data.AUTOTUNE)
+        .apply(_without_tuning)
+    )
+
+
+def _without_tuning(stream):
+    """Fixes a stream's parallel calls and buffers at once instead of tuning them as it runs.
+
+    An iterator that ends waits for the thread that tunes, which sleeps the longer the longer the
+    iterator has lived: at its end a search stood still for up to a minute.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return stream.with_options(options)
+
+
+def _check_batch_size(batch_size):
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, received: {batch_size}")

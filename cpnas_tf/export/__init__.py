@@ -1,0 +1,5 @@
+"""Shipping a trained network: SavedModel, flatbuffer and model card."""
+
+from cpnas_tf.export.bundle import check_output, export
+
+__all__ = ["check_output", "export"]

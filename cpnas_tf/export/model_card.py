@@ -1,0 +1,149 @@
+"""The model card of an export: what the network is, how good and how large, and how to ask it."""
+
+import contextlib
+import importlib.metadata
+import os
+
+import cpnas_tf
+from cpnas_tf.files import read_json, write_atomically
+from cpnas_tf.genotypes import Genotype
+from cpnas_tf.plots.cells import plot_genotype
+from cpnas_tf.plots.figures import render
+
+_PRECISIONS = {
+    "child": "1-bit weights and activations; real are stem, classifier and batch normalization",
+    "parent": "full precision",
+}
+
+
+_DATA = {
+    "digits": "UCI Optical Recognition of Handwritten Digits (Alpaydin and Kaynak), CC BY 4.0",
+    "fashion_mnist": "Fashion-MNIST (Zalando), MIT licence",
+    "cifar10": "CIFAR-10 (Krizhevsky, 2009), no licence stated",
+}
+
+
+_USE = """\
+## Use
+
+`saved_model` needs TensorFlow and nothing else:
+
+```python
+import tensorflow as tf
+
+serve = tf.saved_model.load("saved_model").signatures["serving_default"]
+print(serve(images=tf.zeros([1, {shape}], tf.uint8)))  # uint8 images [batch, {shape}]
+```
+
+It gives `logits` and `probabilities`, float32 `[batch, {classes}]`, `classes`, int64 `[batch]`,
+and `labels`, their names (`saved_model/assets/labels.txt`). The signature `serve_bytes` takes JPEG
+and PNG files as `image_bytes`, string `[batch]`; in the REST form of TensorFlow Serving:
+
+```
+curl localhost:8501/v1/models/NAME:predict -d '{{"signature_name": "serve_bytes",
+  "instances": [{{"image_bytes": {{"b64": "'$(base64 -w0 image.png)'"}}}}]}}'
+```
+
+An image of another size is an error.
+"""
+
+
+_FLATBUFFER = """\
+
+`model.tflite` takes one image, uint8 `[1, {shape}]`, and gives its `logits`. A 1-bit network runs
+in Larq Compute Engine's interpreter, a full-precision one in any of TFLite's. It adds up in another
+order than Keras; where a number is within rounding of 0, its sign and all after it may be another.
+"""
+
+
+def write_model_card(directory, summary, images, *, workdir=None):
+    """Writes `README.md` and, if the training and its genotype are known, `genotype.png`.
+
+    Args:
+        directory: the export's folder.
+        summary: the contents of `export.json`.
+        images: the `Images` that were checked.
+        workdir: the training's folder.
+
+    Raises:
+        ValueError: if the workdir's files cannot be read.
+        OSError: if the folder cannot be written.
+    """
+    training, facts = "", []
+    if workdir is not None:
+        run = read_json(os.path.join(workdir, "config.json"))
+        if run["genotype"]:
+            genotype = plot_genotype(Genotype(**run["genotype"]))
+            write_atomically(os.path.join(directory, "genotype.png"), render(genotype, "png"))
+        training, facts = _training(run, workdir)
+    shape = ", ".join(map(str, images.images.shape[1:]))
+    use = _USE + (_FLATBUFFER if summary["tflite_bytes"] else "")
+    text = [
+        f"# Classifier of {len(images.class_names)} classes\n{training}",
+        _table([*facts, *_facts(summary)]),
+        use.format(shape=shape, classes=len(images.class_names)),
+        f"## Made with\n\n{_versions()}. The code is under the Apache License 2.0.",
+    ]
+    write_atomically(os.path.join(directory, "README.md"), "\n".join(text) + "\n")
+
+
+def _training(run, workdir):
+    """The sentences and the rows of the table that tell of the training."""
+    network, data = run["config"]["network"], run["config"]["data"]["name"]
+    precision = run["precision"]
+    if run["genotype"]:
+        what = f"![Its cells](genotype.png)\n\nThe {precision} of the genotype above (CP-NAS)"
+    else:
+        what = f"`{run['model']}`"
+    text = f"""
+{what}: {_PRECISIONS[precision]}.
+Trained on `{data}`: {_DATA.get(data, "see its source for its terms")}.
+"""
+    evaluation = os.path.join(workdir, "evaluation.json")
+    if os.path.exists(evaluation):
+        accuracy = "{accuracy:.2%} of {examples} images".format(**read_json(evaluation))
+    else:
+        accuracy = "{val_accuracy:.2%}".format(**read_json(os.path.join(workdir, "metrics.json")))
+    sizes = ", ".join(f"{name} {value}" for name, value in network.items())
+    return text, [("test accuracy", accuracy), ("network", sizes)]
+
+
+def _facts(summary):
+    rows = [
+        ("paper's count of memory", f"{summary['memory_mbit']:.2f} Mbit"),
+        ("1-bit kernels and real stem and classifier", f"{summary['packed_weight_bytes']:,} bytes"),
+        ("batch normalization and scales", f"{summary['batchnorm_bytes']:,} bytes"),
+        ("`saved_model`, with its graph", f"{summary['saved_model_bytes']:,} bytes"),
+        ("`saved_model` against Keras", _agreement(summary, "")),
+    ]
+    if summary["tflite_bytes"]:
+        rows += [
+            ("`model.tflite`", f"{summary['tflite_bytes']:,} bytes"),
+            (
+                "`model.tflite` against Keras",
+                f"{_agreement(summary, 'tflite_')}; equal for the "
+                f"{summary['tflite_images_decided']} images that rounding does not decide",
+            ),
+        ]
+    return rows
+
+
+def _agreement(summary, prefix):
+    return (
+        f"{summary[f'{prefix}changed_predictions']} of {summary[f'{prefix}images_checked']} "
+        f"predictions differ, logits by at most {summary[f'{prefix}largest_difference']:.1e}"
+    )
+
+
+def _table(rows):
+    return "\n".join(
+        ["| | |", "| --- | --- |", *(f"| {name} | {what} |" for name, what in rows), ""]
+    )
+
+
+def _versions():
+    versions = [f"cpnas_tf {cpnas_tf.__version__}"]
+    for package in ("tensorflow", "tf-keras", "larq", "larq-compute-engine"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+    return ", ".join(versions)

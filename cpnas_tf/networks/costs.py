@@ -1,0 +1,130 @@
+"""What a network costs: parameters, bits, MACs and FLOPs, a layer and in total.
+
+The accounting is the one that gives the paper's figures of WRN-22: a real parameter has 32 bits and
+a binary one 1 bit; a multiply-accumulate (MAC) is binary where input and kernel are both 1-bit, and
+64 binary MACs are one FLOP, as a real MAC is. Convolutions and dense layers count, with their
+biases; batch normalization and the scales of 1-bit kernels do not.
+
+Decision: a 1-bit kernel on real inputs, as in the paper's `*` and `**` networks, has 1 bit a weight
+and real MACs, since no XNOR does 64 of them. That is how Table 3's bounds for BNAS (PCNN), 1-bit
+weights and at least 300 MFLOPs, can be.
+
+References:
+    CP-NAS, section 3.4 and Table 3; XNOR-Net (Rastegari et al., 2016) for the 64.
+"""
+
+import larq as lq
+import tensorflow as tf
+
+from cpnas_tf import files
+from cpnas_tf.networks.reference import wrn22
+
+BINARY_MACS_A_FLOP = 64
+REAL_BITS = 32
+# Exact classes: MACs of a layer derived from them may be others, as `Conv2DTranspose`'s are.
+KINDS = {
+    tf.keras.layers.Conv2D: "convolution",
+    lq.layers.QuantConv2D: "convolution",
+    tf.keras.layers.DepthwiseConv2D: "depthwise",
+    lq.layers.QuantDepthwiseConv2D: "depthwise",
+    tf.keras.layers.Dense: "dense",
+    lq.layers.QuantDense: "dense",
+}
+
+
+COUNTS = ("real_parameters", "binary_parameters", "real_macs", "binary_macs", "bits", "flops")
+
+
+def layer_costs(model):
+    """Counts each convolution and dense layer of a model.
+
+    Args:
+        model: a functional Keras model of Keras and Larq layers, for images of one size.
+
+    Returns:
+        A list with a dict a layer: `name`, `kind`, `output_shape` without the batch, and the
+        `COUNTS` for one image.
+
+    Raises:
+        ValueError: if the size of the images is open, or if a layer has weights and is neither a
+            convolution, dense nor a batch normalization.
+    """
+    if None in model.input_shape[1:]:
+        raise ValueError(f"MACs need images of a known size, received: {model.input_shape[1:]}")
+    return [_count(layer) for layer in model.layers if _is_counted(layer)]
+
+
+def _is_counted(layer):
+    if type(layer) in KINDS:
+        return True
+    if layer.weights and not isinstance(layer, tf.keras.layers.BatchNormalization):
+        raise ValueError(f"cannot count the {type(layer).__name__} layer {layer.name!r}")
+    return False
+
+
+def _count(layer):
+    # Larq is right for the layers of KINDS. For those it does not know, it says 0 MACs.
+    profile = lq.models.LayerProfile(layer)
+    binary_parameters, binary_macs = profile.weight_count(1), profile.op_count("mac", 1)
+    real_parameters = profile.weight_count() - binary_parameters
+    real_macs = profile.op_count("mac") - binary_macs
+    return {
+        "name": layer.name,
+        "kind": KINDS[type(layer)],
+        "output_shape": list(layer.output_shape[1:]),
+        "real_parameters": real_parameters,
+        "binary_parameters": binary_parameters,
+        "real_macs": real_macs,
+        "binary_macs": binary_macs,
+        "bits": REAL_BITS * real_parameters + binary_parameters,
+        "flops": real_macs + binary_macs / BINARY_MACS_A_FLOP,
+    }
+
+
+def total(layers):
+    """The sums of the `COUNTS` over layers, as `layer_costs` gives them."""
+    return {name: sum(layer[name] for layer in layers) for name in COUNTS}
+
+
+def profile(model):
+    """Counts a model and compares it with WRN-22 in full precision on CIFAR-10.
+
+    Args:
+        model: as for `layer_costs`.
+
+    Returns:
+        A dict: `parameters`, of which `binary_parameters`; `memory_mbit`, in 10^6 bits;
+        `real_macs_m`, `binary_macs_m` and `flops_m`, in millions an image; `memory_saving` and
+        `speedup`, how many times WRN-22 needs the bits and the FLOPs; `layers`, as `layer_costs`
+        gives them.
+
+    Raises:
+        ValueError: as `layer_costs`.
+    """
+    layers = layer_costs(model)
+    costs, reference = total(layers), total(layer_costs(wrn22()))
+    return {
+        "parameters": costs["real_parameters"] + costs["binary_parameters"],
+        "binary_parameters": costs["binary_parameters"],
+        "memory_mbit": costs["bits"] / 1e6,
+        "real_macs_m": costs["real_macs"] / 1e6,
+        "binary_macs_m": costs["binary_macs"] / 1e6,
+        "flops_m": costs["flops"] / 1e6,
+        "memory_saving": reference["bits"] / costs["bits"],
+        "speedup": reference["flops"] / costs["flops"],
+        "layers": layers,
+    }
+
+
+def write_csv(path, layers):
+    """Writes layers, as `layer_costs` gives them, a row each; atomically.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    files.write_csv(path, [{**layer, "output_shape": shape_text(layer)} for layer in layers])
+
+
+def shape_text(layer):
+    """A layer's output shape as text, such as `32x32x64`."""
+    return "x".join(map(str, layer["output_shape"]))

@@ -1,0 +1,287 @@
+"""The operations of the search space, written once, and the units they are made of.
+
+An operation is a function `(units, x, stride)`; the units are convolutions with their activation
+and batch normalization, and pooling with its own. `LarqUnits` makes Keras layers of them, for
+derived networks; the supernet has units over its shared weights. So both run the same operations,
+kernel for kernel.
+
+Precision is an argument. The child has a sign on the input and on the weights of every convolution,
+the parent ReLU and real weights at the same places (Decision: so their kernels match one to one).
+Decision: each convolution, the depthwise and the pointwise one, has a batch normalization of its
+own; a separable unit is thus sign, 1-bit depthwise, BN, sign, 1-bit pointwise, BN. (Larq's
+`QuantSeparableConv2D` does not binarize what goes between the two.)
+
+`real_inputs` names the kinds of convolution whose input a child leaves real, as its `*` and `**`
+networks for ImageNet do. Decision: nothing takes the sign's place there. "Not binarized" says no
+more; the next sign, behind the convolution and its BN, is nonlinear enough, and a ReLU would throw
+away half of what not binarizing keeps. The kernel stays 1-bit.
+
+Batch normalization uses the paper's framework's constants (PyTorch's: momentum 0.9 in Keras's
+sense, epsilon 1e-5). Padding is "same" with zeros.
+
+References:
+    CP-NAS, section 2.2; DARTS (Liu et al., 2019) for the operations; XNOR-Net (Rastegari et al.,
+    2016) for the scale of a 1-bit kernel.
+"""
+
+import collections
+import random
+
+import larq as lq
+import tensorflow as tf
+
+from cpnas_tf.networks.quantizers import DepthwiseMagnitudeAwareSign, Relu
+
+PRECISIONS = ("child", "parent")
+REAL_INPUTS = ("depthwise", "preprocessing")
+BN_MOMENTUM = 0.9
+BN_EPSILON = 1e-5
+
+
+def check_precision(precision):
+    """Raises ValueError unless `precision` is "child" or "parent"."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be child or parent, received: {precision!r}")
+
+
+def check_real_inputs(kinds):
+    """Raises ValueError unless `kinds` is a list or tuple of some of `REAL_INPUTS`."""
+    if not isinstance(kinds, (list, tuple)) or not all(kind in REAL_INPUTS for kind in kinds):
+        raise ValueError(
+            f"real_inputs must be a tuple of some of {', '.join(REAL_INPUTS)}, received: {kinds!r}"
+        )
+
+
+@lq.utils.register_keras_custom_object
+class DropPath(tf.keras.layers.Layer):
+    """Drops an edge, for some images of a training batch, and makes up for it in the others.
+
+    In training each image's maps are multiplied by 0 with the probability scale * rate, else by
+    1 / (1 - scale * rate); in inference nothing is done. Scale and the random generator are in a
+    model's checkpoints, but are no weights. The generator's seed is drawn from Python's `random`,
+    which `tf.keras.utils.set_random_seed` seeds.
+
+    Args:
+        rate: probability, in [0, 1).
+
+    Attributes:
+        scale: float32 variable in [0, 1], at first 1.
+
+    References:
+        FractalNet (Larsson et al., 2017), section 4, as used in DARTS.
+    """
+
+    def __init__(self, rate, **settings):
+        super().__init__(**settings)
+        check_drop_path(rate)
+        self.rate = rate
+        # Keras takes variables for weights, but does not look into a checkpoint for them.
+        self._state = tf.train.Checkpoint(
+            scale=tf.Variable(1.0, trainable=False, name="scale"),
+            generator=tf.random.Generator.from_seed(random.randrange(2**31)),
+        )
+
+    @property
+    def scale(self):
+        return self._state.scale
+
+    def call(self, x, training=None):
+        """Drops some images' `[height, width, channels]` of `[batch, height, width, channels]`."""
+        if not training:
+            return x
+        keep = 1.0 - self.scale * self.rate
+        kept = self._state.generator.uniform([tf.shape(x)[0], 1, 1, 1]) < keep
+        return x * tf.cast(tf.where(kept, 1.0 / keep, 0.0), x.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate}
+
+
+def check_drop_path(rate):
+    """Raises ValueError unless `rate` is a number in [0, 1)."""
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise ValueError(f"drop_path must be a number in [0, 1), received: {rate!r}")
+
+
+def further(x):
+    """Maps `[batch, height, width, ...]` without their first row and their first column.
+
+    Equals `x[:, 1:, 1:]`, whose gradient is ten times slower on a CPU than this slice's padding.
+    """
+    others = len(x.shape) - 3
+    return tf.slice(x, [0, 1, 1, *[0] * others], [-1] * len(x.shape))
+
+
+class Units:
+    """What the units of derived networks and of the supernet share: precision and names.
+
+    Args:
+        precision: "child" or "parent".
+        real_inputs: the kinds of `REAL_INPUTS` whose input a child does not binarize.
+    """
+
+    def __init__(self, precision, *, real_inputs=()):
+        check_precision(precision)
+        check_real_inputs(real_inputs)
+        self.child = precision == "child"
+        self._real_inputs = tuple(real_inputs)
+        self.scope = ""
+        self._counts = collections.Counter()
+
+    def activation(self, kind):
+        """What is before a convolution of this kind: "sign", "relu" or None."""
+        if not self.child:
+            return "relu"
+        return None if kind in self._real_inputs else "sign"
+
+    def name(self, kind):
+        """A name for the next part of this kind in the current scope."""
+        name = f"{self.scope}_{kind}" if self.scope else kind
+        self._counts[name] += 1
+        return name if self._counts[name] == 1 else f"{name}_{self._counts[name]}"
+
+
+class LarqUnits(Units):
+    """The units as Keras layers, Larq's quantized ones in a child, under readable names."""
+
+    def _quantizers(self, kind, **binary):
+        """A convolution's arguments for its activation and, in a child, those of a 1-bit kernel."""
+        quantizer = {"sign": "ste_sign", "relu": Relu(), None: None}[self.activation(kind)]
+        return {"input_quantizer": quantizer, **(binary if self.child else {})}
+
+    def _convolution(self, x, filters, *, size=1, stride=1, padding="same", **quantizers):
+        return lq.layers.QuantConv2D(
+            filters,
+            size,
+            strides=stride,
+            padding=padding,
+            use_bias=False,
+            name=self.name("convolution"),
+            **quantizers,
+        )(x)
+
+    def _pointwise(self, x, filters, kind, *, stride=1):
+        quantizers = self._quantizers(
+            kind, kernel_quantizer="magnitude_aware_sign", kernel_constraint="weight_clip"
+        )
+        return self._convolution(x, filters, stride=stride, **quantizers)
+
+    def _batch_norm(self, x):
+        return tf.keras.layers.BatchNormalization(
+            momentum=BN_MOMENTUM, epsilon=BN_EPSILON, name=self.name("bn")
+        )(x)
+
+    def stem(self, x, filters, *, stride=1, relu=False):
+        """ReLU if wanted, a 3x3 convolution, BN; all real, in child and parent."""
+        activation = {"input_quantizer": Relu()} if relu else {}
+        return self._batch_norm(self._convolution(x, filters, size=3, stride=stride, **activation))
+
+    def pointwise(self, x, filters, *, kind="pointwise"):
+        """Activation, 1x1 convolution, BN."""
+        return self._batch_norm(self._pointwise(x, filters, kind))
+
+    def factorized_reduction(self, x, filters, *, kind="pointwise"):
+        """Activation, two stride-2 1x1 convolutions, the second a pixel further, BN."""
+        halves = [self._pointwise(part, filters // 2, kind, stride=2) for part in (x, further(x))]
+        return self._batch_norm(self.concatenate(halves))
+
+    def add(self, parts):
+        """The sum of two tensors or more of one shape."""
+        return tf.keras.layers.add(parts)
+
+    def concatenate(self, parts, *, name=None):
+        """Tensors side by side, along the channels."""
+        return tf.keras.layers.concatenate(parts, name=name)
+
+    def depthwise(self, x, size, *, stride=1, dilation=1):
+        """Activation, depthwise convolution, BN."""
+        quantizers = self._quantizers(
+            "depthwise",
+            depthwise_quantizer=DepthwiseMagnitudeAwareSign(),
+            depthwise_constraint="weight_clip",
+        )
+        x = lq.layers.QuantDepthwiseConv2D(
+            size,
+            strides=stride,
+            dilation_rate=dilation,
+            padding="same",
+            use_bias=False,
+            name=self.name("depthwise"),
+            **quantizers,
+        )(x)
+        return self._batch_norm(x)
+
+    def pool(self, x, kind, *, stride):
+        """3x3 pooling, "max" or "avg" (which does not count the padding), BN."""
+        layers = {"max": tf.keras.layers.MaxPooling2D, "avg": tf.keras.layers.AveragePooling2D}
+        x = layers[kind](3, strides=stride, padding="same", name=self.name(f"{kind}_pool"))(x)
+        return self._batch_norm(x)
+
+    def classifier(self, x, classes):
+        """Global average pooling and a real dense layer: logits `[batch, classes]`."""
+        x = tf.keras.layers.GlobalAveragePooling2D(name=self.name("pool"))(x)
+        return tf.keras.layers.Dense(classes, name=self.name("logits"), dtype="float32")(x)
+
+    def auxiliary_classifier(self, x, classes):
+        """DARTS' auxiliary tower, real in child and parent: logits `[batch, classes]`.
+
+        ReLU, average pooling to 2x2, 1x1 convolution to 128 channels, BN, ReLU, 2x2 convolution to
+        768, BN, ReLU, dense layer. Decision: the pooling's windows lie at the corners, of 5x5
+        pixels, or of what fits twice into less; of 8x8 and 7x7 maps that is what DARTS does on
+        CIFAR-10 and ImageNet. Decision: BN follows both convolutions, as in DARTS on CIFAR-10; its
+        code for ImageNet lacks the second one and says that this is a typo.
+        """
+        window = [min(5, size - 1) for size in x.shape[1:3]]
+        strides = [size - reach for size, reach in zip(x.shape[1:3], window, strict=True)]
+        x = tf.keras.layers.ReLU(name=self.name("relu"))(x)
+        x = tf.keras.layers.AveragePooling2D(window, strides, name=self.name("avg_pool"))(x)
+        x = self._batch_norm(self._convolution(x, 128))
+        x = self._convolution(x, 768, size=2, padding="valid", input_quantizer=Relu())
+        x = tf.keras.layers.ReLU(name=self.name("relu"))(self._batch_norm(x))
+        return self.classifier(x, classes)
+
+
+def _none(units, x, stride):
+    del units
+    return tf.zeros_like(x[:, ::stride, ::stride])
+
+
+def _skip_connect(units, x, stride):
+    return x if stride == 1 else units.factorized_reduction(x, x.shape[-1])
+
+
+def _pool(kind):
+    return lambda units, x, stride: units.pool(x, kind, stride=stride)
+
+
+def _sep_conv(size):
+    def apply(units, x, stride):
+        for unit_stride in (stride, 1):
+            x = units.depthwise(x, size, stride=unit_stride)
+            x = units.pointwise(x, x.shape[-1])
+        return x
+
+    return apply
+
+
+def _dil_conv(size):
+    def apply(units, x, stride):
+        if stride == 1:
+            x = units.depthwise(x, size, dilation=2)
+        else:  # equals stride 2 with dilation 2, which Keras refuses, and is four times cheaper
+            x = units.depthwise(x[:, ::stride, ::stride], size)
+        return units.pointwise(x, x.shape[-1])
+
+    return apply
+
+
+OPERATION_FUNCTIONS = {
+    "none": _none,
+    "skip_connect": _skip_connect,
+    "max_pool_3x3": _pool("max"),
+    "avg_pool_3x3": _pool("avg"),
+    "sep_conv_3x3": _sep_conv(3),
+    "sep_conv_5x5": _sep_conv(5),
+    "dil_conv_3x3": _dil_conv(3),
+    "dil_conv_5x5": _dil_conv(5),
+}

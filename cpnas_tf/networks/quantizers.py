@@ -1,0 +1,101 @@
+"""The 1-bit kernels: alpha * sign(H), and which layers of a network have them."""
+
+import larq as lq
+import tensorflow as tf
+
+
+@lq.utils.register_keras_custom_object
+class DepthwiseMagnitudeAwareSign(lq.quantizers.SteSign):
+    """Binarizes a depthwise kernel to alpha * sign(H), with one alpha = mean |H| a channel.
+
+    Decision: Larq's `MagnitudeAwareSign` averages over all axes but the last, which on a depthwise
+    kernel `[height, width, channels, 1]` is one alpha for the whole layer; a filter there is a
+    channel.
+    """
+
+    def call(self, inputs):
+        """Quantizes `[height, width, channels, 1]`; no gradient flows through alpha."""
+        scale = tf.stop_gradient(tf.reduce_mean(tf.abs(inputs), axis=[0, 1], keepdims=True))
+        return scale * super().call(inputs)
+
+
+@lq.utils.register_keras_custom_object
+class Relu(lq.quantizers.Quantizer):
+    """The parent's activation, in its convolutions as the child's sign is.
+
+    As layers of their own the ReLUs would make the parent's graph deeper, and Keras orders layers,
+    and so kernels, by their depth.
+    """
+
+    def call(self, inputs):
+        return tf.nn.relu(inputs)
+
+
+# The quantizers of Larq's layers, and the kernels that they quantize.
+_KERNELS = {
+    "kernel_quantizer": "kernel",
+    "depthwise_quantizer": "depthwise_kernel",
+    "pointwise_quantizer": "pointwise_kernel",
+}
+
+
+def filter_axes(kernel, depthwise):
+    """The axes of a kernel, as `reconstruct` takes it, that one filter extends over."""
+    return list(range(len(kernel.shape) - (2 if depthwise else 1)))
+
+
+def reconstruct(kernel, *, depthwise=False):
+    """The best 1-bit approximation of each filter, H^ = alpha * sign(H) with alpha = mean |H|.
+
+    The scale alpha minimizes ||H - alpha * sign(H)||^2, and sign(0) = +1 as in Larq. Decision: one
+    alpha for each channel of a depthwise kernel, where Larq's `magnitude_aware_sign` has one for
+    the whole kernel.
+
+    Args:
+        kernel: H, `[height, width, in, out]` of a convolution, `[in, out]` of a dense layer, with a
+            filter an output; or `[height, width, channels, multiplier]` if `depthwise`.
+        depthwise: whether each channel is a filter of its own.
+
+    Returns:
+        H^, of the kernel's shape and dtype.
+    """
+    kernel = tf.convert_to_tensor(kernel)
+    scale = tf.reduce_mean(tf.abs(kernel), axis=filter_axes(kernel, depthwise), keepdims=True)
+    return tf.where(kernel < 0, -scale, scale)
+
+
+def all_layers(model):
+    """The layers of a model, those inside other layers too."""
+    return [module for module in model.submodules if isinstance(module, tf.keras.layers.Layer)]
+
+
+def one_bit_kernels(model):
+    """Each latent kernel that a Larq layer makes 1-bit, and whether it is a depthwise one.
+
+    Args:
+        model: a built Keras model.
+
+    Returns:
+        A list of `(variable, depthwise)`, as `reconstruct` takes them.
+    """
+    kernels = []
+    for layer in all_layers(model):
+        for quantizer, kernel in _KERNELS.items():
+            quantizer = getattr(layer, quantizer, None)
+            one_bit = getattr(quantizer, "precision", None) == 1
+            if one_bit and not isinstance(quantizer, lq.quantizers.NoOp):
+                kernels.append((getattr(layer, kernel), kernel == "depthwise_kernel"))
+    return kernels
+
+
+SIGNS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
+
+
+def binarizes_input(layer):
+    """Whether a layer has a sign on its input."""
+    return isinstance(getattr(layer, "input_quantizer", None), SIGNS)
+
+
+def is_depthwise(layer):
+    """Whether a Larq layer is a depthwise convolution, with filters of one channel."""
+    return isinstance(layer, lq.layers.QuantDepthwiseConv2D)

@@ -1,0 +1,145 @@
+"""The networks that the paper's tables compare with, as Keras models of Larq layers.
+
+Each function takes `input_shape`, `(height, width, channels)` of an image scaled to [-1, 1], and
+`classes`, and gives a functional `tf.keras.Model` from images `[batch, height, width, channels]` to
+logits `[batch, classes]`. Stems, classifiers and the convolutions of shortcuts are real in all of
+them.
+
+References:
+    CP-NAS, Tables 1 to 3. Wide ResNet: Zagoruyko and Komodakis, 2016; its 22 layers of widths
+    64-64-128-256: PCNN (Gu et al., 2019). ResNet: He et al., 2016. Bi-Real Net: Liu et al., 2018.
+"""
+
+import functools
+
+import larq as lq
+import tensorflow as tf
+
+from cpnas_tf.networks.operations import BN_EPSILON, BN_MOMENTUM
+
+_BINARY_KERNEL = {"kernel_quantizer": "magnitude_aware_sign", "kernel_constraint": "weight_clip"}
+
+
+def wrn22(*, input_shape=(32, 32, 3), classes=10):
+    """WRN-22 in full precision: stages of 64, 128 and 256 channels, three blocks each."""
+    return _wide_resnet(input_shape, classes, binary=False, name="wrn22")
+
+
+def wrn22_1bit(*, input_shape=(32, 32, 3), classes=10):
+    """WRN-22 with sign on the inputs and kernels of all 3x3 convolutions but the stem.
+
+    Decision: a sign takes the place of each ReLU before such a convolution. The rest is WRN-22's,
+    the real shortcuts over two convolutions as well.
+    """
+    return _wide_resnet(input_shape, classes, binary=True, name="wrn22_1bit")
+
+
+def resnet18(*, input_shape=(224, 224, 3), classes=1000):
+    """ResNet-18 in full precision, with 1x1 convolutions in the shortcuts that halve the size."""
+    images = tf.keras.Input(input_shape, name="images")
+    x = _relu(_imagenet_stem(images))
+    x = _stages(_max_pool(x), _basic_block, widths=(64, 128, 256, 512), blocks=2)
+    return _classifier(images, x, classes, name="resnet18")
+
+
+def birealnet18(*, input_shape=(224, 224, 3), classes=1000):
+    """Bi-Real Net of 18 layers: the 1-bit ResNet-18 with a shortcut around every convolution."""
+    images = tf.keras.Input(input_shape, name="images")
+    x = _max_pool(_imagenet_stem(images))
+    x = _stages(x, _bi_real_block, widths=(64, 128, 256, 512), blocks=2)
+    return _classifier(images, x, classes, name="birealnet18")
+
+
+def _wide_resnet(input_shape, classes, *, binary, name):
+    images = tf.keras.Input(input_shape, name="images")
+    x = _convolution(images, 64, 3, name="stem")
+    block = functools.partial(_wide_block, binary=binary)
+    x = _stages(x, block, widths=(64, 128, 256), blocks=3)
+    return _classifier(images, _relu(_batch_norm(x, name="last_bn")), classes, name=name)
+
+
+def _stages(x, block, *, widths, blocks):
+    """A stage a width; the first block of all but the first stage halves the size."""
+    for stage, width in enumerate(widths, start=1):
+        for number in range(1, blocks + 1):
+            stride = 2 if stage > 1 and number == 1 else 1
+            x = block(x, width, stride, f"stage{stage}_block{number}")
+    return x
+
+
+def _wide_block(x, width, stride, name, *, binary):
+    """Twice BN, activation, convolution; a shortcut that halves starts behind the activation."""
+    sign = {"input_quantizer": "ste_sign", **_BINARY_KERNEL} if binary else {}
+    shortcut = x
+    for number, conv_stride in ((1, stride), (2, 1)):
+        x = _batch_norm(x, name=f"{name}_bn{number}")
+        if not binary:
+            x = _relu(x)
+        if conv_stride == 2:
+            shortcut = _convolution(x, width, 1, stride=2, name=f"{name}_shortcut")
+        x = _convolution(x, width, 3, stride=conv_stride, name=f"{name}_conv{number}", **sign)
+    return tf.keras.layers.add([x, shortcut])
+
+
+def _basic_block(x, width, stride, name):
+    """Convolution, BN, ReLU, convolution, BN; the sum with the shortcut; ReLU."""
+    shortcut = x
+    if stride == 2:
+        shortcut = _convolution_bn(x, width, 1, stride=2, name=f"{name}_shortcut")
+    x = _relu(_convolution_bn(x, width, 3, stride=stride, name=f"{name}_conv1"))
+    x = _convolution_bn(x, width, 3, name=f"{name}_conv2")
+    return _relu(tf.keras.layers.add([x, shortcut]))
+
+
+def _bi_real_block(x, width, stride, name):
+    """Twice sign, 1-bit convolution, BN and the sum with the shortcut."""
+    for number, conv_stride in ((1, stride), (2, 1)):
+        shortcut = x
+        if conv_stride == 2:
+            shortcut = tf.keras.layers.AveragePooling2D(2, padding="same")(x)
+            shortcut = _convolution_bn(shortcut, width, 1, name=f"{name}_shortcut")
+        x = _convolution_bn(
+            x,
+            width,
+            3,
+            stride=conv_stride,
+            name=f"{name}_conv{number}",
+            input_quantizer="approx_sign",
+            **_BINARY_KERNEL,
+        )
+        x = tf.keras.layers.add([x, shortcut])
+    return x
+
+
+def _imagenet_stem(images):
+    return _convolution_bn(images, 64, 7, stride=2, name="stem")
+
+
+def _max_pool(x):
+    return tf.keras.layers.MaxPooling2D(3, strides=2, padding="same")(x)
+
+
+def _convolution_bn(x, filters, size, *, name, **settings):
+    return _batch_norm(_convolution(x, filters, size, name=name, **settings), name=f"{name}_bn")
+
+
+def _convolution(x, filters, size, *, name, stride=1, **quantizers):
+    return lq.layers.QuantConv2D(
+        filters, size, strides=stride, padding="same", use_bias=False, name=name, **quantizers
+    )(x)
+
+
+def _batch_norm(x, *, name):
+    return tf.keras.layers.BatchNormalization(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, name=name)(
+        x
+    )
+
+
+def _relu(x):
+    return tf.keras.layers.ReLU()(x)
+
+
+def _classifier(images, x, classes, *, name):
+    x = tf.keras.layers.GlobalAveragePooling2D()(x)
+    logits = tf.keras.layers.Dense(classes, name="logits", dtype="float32")(x)
+    return tf.keras.Model(images, logits, name=name)

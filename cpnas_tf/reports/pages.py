@@ -1,0 +1,105 @@
+"""The report of a run: one HTML file that needs nothing else. No TensorFlow.
+
+It shows what the files of a workdir say, so that the same files give the same report.
+"""
+
+import os
+
+import cpnas_tf
+from cpnas_tf.files import read_json
+from cpnas_tf.genotypes import Genotype
+from cpnas_tf.reports import pc_darts as pc_darts_report
+from cpnas_tf.reports import search as search_report
+from cpnas_tf.reports.html import element, page, section, table
+from cpnas_tf.runs import search_log
+
+NOTHING = (
+    "nothing to report in {}: there is neither a search (search.csv, genotype.json) nor a finished "
+    "run of an ablation (runs/*/run.json)"
+)
+
+
+def make_report(workdir, *, trained=()):
+    """Makes the report of a search, finished or not.
+
+    Args:
+        workdir: of the search.
+        trained: networks to show beside the paper's, see `reports.search.sections`.
+
+    Returns:
+        The bytes of an HTML file.
+
+    Raises:
+        ValueError: if there is nothing to report in the folder, or one of its files is broken.
+    """
+    run = read_run(workdir)
+    if not is_search(workdir):
+        raise ValueError(NOTHING.format(workdir))
+    log, genotype = (os.path.join(workdir, name) for name in ("search.csv", "genotype.json"))
+    return assemble("Search", workdir, run, _sections(log, genotype, config_of(run), trained))
+
+
+def is_search(workdir):
+    """Whether a folder holds something of a search."""
+    return any(
+        os.path.exists(os.path.join(workdir, name)) for name in ("search.csv", "genotype.json")
+    )
+
+
+def assemble(kind, workdir, run, content):
+    """The page of a run: what it is, its sections, and its configuration."""
+    dataset = search_report.setting(config_of(run), "data", "name")
+    origin = (
+        f"{os.path.basename(os.path.abspath(workdir))}, read by cpnas_tf {cpnas_tf.__version__}"
+    )
+    return page(
+        f"{kind} on {dataset}" if dataset else kind,
+        element("p", origin),
+        *content,
+        _configuration(run),
+    )
+
+
+def read_run(workdir):
+    """The contents of `config.json`; {} where there is none, as after a library call."""
+    path = os.path.join(workdir, "config.json")
+    run = read_json(path) if os.path.exists(path) else {}
+    if not isinstance(run, dict):
+        raise ValueError(f"cannot read {path}: a JSON object is needed, received: {run!r}")
+    return run
+
+
+def config_of(run):
+    """The config of a run's record; {} where it has none."""
+    return run["config"] if isinstance(run.get("config"), dict) else {}
+
+
+def _sections(log, path, config, trained):
+    genotype = Genotype.load(path) if os.path.exists(path) else None
+    more = {"genotype": genotype, "config": config, "trained": trained}
+    if search_log.is_by_epochs(log):
+        return pc_darts_report.sections(search_log.read_epochs(log), **more)
+    rows = search_log.read(log) if os.path.exists(log) else None
+    return search_report.sections(rows, **more)
+
+
+def _configuration(run):
+    """All values of `config.json`; where data lies is nobody else's business."""
+    rest = {name: value for name, value in run.items() if name not in ("config", "data_dir")}
+    values = [*_flatten(run.get("config", {})), *_flatten(rest)]
+    if not values:
+        return section("Configuration", element("p", "The workdir has no config.json."))
+    caption = "config.json; a seed that is not in it is 0"
+    return section("Configuration", table(caption, ("key", "value"), values, kind="words"))
+
+
+def _flatten(value, name=""):
+    """[(name, text)] of all values in nested dicts, the names joined by dots."""
+    if not isinstance(value, dict):
+        values = value if isinstance(value, list) else [value]
+        return [(name, ", ".join(map(str, values)))]
+    return [
+        pair
+        for key, inner in value.items()
+        for pair in _flatten(inner, f"{name}.{key}".lstrip("."))
+    ]

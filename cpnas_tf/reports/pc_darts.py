@@ -1,0 +1,119 @@
+"""What a report shows of a search with PC-DARTS, which goes by epochs. No TensorFlow.
+
+References:
+    PC-DARTS (Xu et al., ICLR 2020), section 3; CP-NAS, Tables 1 to 3.
+"""
+
+from cpnas_tf.genotypes import CHOICES, OPERATIONS
+from cpnas_tf.plots.search import plot_epochs
+from cpnas_tf.reports.html import element, facts, figure, heat, section, table
+from cpnas_tf.reports.search import cells, comparison, cost, setting
+from cpnas_tf.runs.progress import duration
+
+COLUMNS = 10  # epochs that a table shows of a long search
+
+
+def sections(rows, *, genotype=None, config=None, trained=()):
+    """The sections of the report of a search with PC-DARTS.
+
+    Args:
+        rows: as `search_log.read_epochs` gives them, at least one; the search may not be finished.
+        genotype, config, trained: as for `reports.search.sections`.
+
+    Returns:
+        A list of elements.
+    """
+    config = config or {}
+    return [
+        *([] if genotype else [_unfinished(rows, config)]),
+        _overview(rows, config),
+        cells(genotype),
+        _operations(rows),
+        _accuracies(rows),
+        comparison(genotype, config, trained),
+        _cost(rows, trained),
+    ]
+
+
+def _done(rows, config):
+    planned = setting(config, "pc_darts", "epochs")
+    return f"{len(rows)} of {planned}" if type(planned) is int else str(len(rows))
+
+
+def _unfinished(rows, config):
+    text = f"Unfinished: {_done(rows, config)} epochs are done. This is what is known so far."
+    return element("p", text, class_="unfinished")
+
+
+def _overview(rows, config):
+    names = {"data set": ("data", "name"), "precision": ("pc_darts", "precision")}
+    known = {
+        "epochs": _done(rows, config),
+        "time": duration(_seconds(rows)),
+        "accuracy, weights' images": _percent(rows[-1]["accuracy"]),
+        "accuracy, architecture's images": _percent(rows[-1]["architecture_accuracy"]),
+        **{name: setting(config, *place) for name, place in names.items()},
+        "seed of the search": setting(config, "pc_darts", "seed"),
+        "seed of the images' split": setting(config, "split", "seed"),
+    }
+    return facts({name: str(value) for name, value in known.items() if value is not None})
+
+
+def _operations(rows):
+    text = (
+        f"How many of the {len(CHOICES)} edges had each operation in the genotype that alpha and "
+        "beta favoured after an epoch; `none` is that of the edges that a node would not keep."
+    )
+    shown = _shown(rows)
+
+    def cell(row, name):
+        edges = sum(row[choice] == name for choice in CHOICES)
+        return heat(str(edges), edges / len(CHOICES), f"{name}, epoch {row['epoch']}: {edges}")
+
+    values = [[name, *(cell(row, name) for row in shown)] for name in OPERATIONS]
+    columns = ("operation", *(str(row["epoch"]) for row in shown))
+    heat_map = table("Edges by operation; a column an epoch", columns, values, kind="heat")
+    return section("Operations over the search", element("p", text), heat_map)
+
+
+def _accuracies(rows):
+    picture = figure(
+        plot_epochs(rows),
+        name="accuracies",
+        title="Accuracy in training by epoch; the table has some of the values",
+        caption="In training, on the images of the weights' steps and of the architecture's steps.",
+    )
+    values = [
+        (
+            str(row["epoch"]),
+            _percent(row["accuracy"]),
+            _percent(row["architecture_accuracy"]) or "warm-up",
+        )
+        for row in _shown(rows)
+    ]
+    columns = ("epoch", "weights' images", "architecture's images")
+    return section("Accuracy over the search", picture, table("Accuracy by epoch", columns, values))
+
+
+def _shown(rows):
+    """At most `COLUMNS` rows, as far apart as they can be; the last is one of them."""
+    count = min(len(rows), COLUMNS)
+    return [rows[len(rows) * number // count - 1] for number in range(1, count + 1)]
+
+
+def _cost(rows, trained):
+    seconds = _seconds(rows)
+    values = [
+        ("epochs", str(len(rows))),
+        ("search, seconds", f"{seconds:,.0f} ({duration(seconds)})"),
+        ("seconds an epoch", f"{seconds / len(rows):,.1f}"),
+    ]
+    return cost(values, trained)
+
+
+def _seconds(rows):
+    return sum(row["seconds"] for row in rows)
+
+
+def _percent(share):
+    return None if share is None else f"{share:.2%}"

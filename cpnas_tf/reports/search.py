@@ -1,0 +1,269 @@
+"""What a report shows of a search: a section a question that its reader has. No TensorFlow.
+
+References:
+    CP-NAS, Algorithm 1, Eqs. 1 and 2, Tables 1 to 3, Fig. 5.
+"""
+
+from cpnas_tf.genotypes import CHOICES, EDGES, OPERATIONS
+from cpnas_tf.plots.cells import plot_cell
+from cpnas_tf.plots.search import plot_accuracies
+from cpnas_tf.reports.html import element, facts, figure, heat, pair, section, steep, table
+from cpnas_tf.reports.paper_tables import SEARCH_COST, TABLE_1, TABLE_2, TABLE_3
+from cpnas_tf.runs import search_log
+from cpnas_tf.runs.progress import duration
+
+NODES = ("c(k-2)", "c(k-1)", "0", "1", "2", "3")  # as the drawings name them
+EDGE_NAMES = tuple(f"{NODES[source]} → {NODES[target]}" for source, target in EDGES)
+CELLS = {"normal": "Normal cell", "reduce": "Reduction cell"}
+TRAINING_IMAGES = {"digits": 1437, "fashion_mnist": 60_000, "cifar10": 50_000}
+BITS = {"child": "1/1", "parent": "32/32"}
+
+
+def sections(rows=None, *, genotype=None, config=None, trained=()):
+    """The sections of a search's report.
+
+    Args:
+        rows: as `search_log.read` gives them, at least one; the search may not be finished. None
+            for a genotype alone.
+        genotype: the search's result, or None where there is none yet.
+        config: the `config` of its `config.json`, as far as it is known.
+        trained: networks that were trained, to stand beside the paper's: a dict each of `name`,
+            `precision`, `data` (the data set's name), `genotype` (None of a reference network),
+            `accuracy` on the test images, `seconds` of the training, and what `costs.profile`
+            says of it.
+
+    Returns:
+        A list of elements.
+    """
+    config = config or {}
+    beside_the_paper = comparison(genotype, config, trained)
+    if rows is None:
+        return [cells(genotype), beside_the_paper]
+    return [
+        *([] if genotype else [_unfinished(rows, config)]),
+        _overview(rows, config),
+        cells(genotype),
+        _survival(rows, genotype),
+        _accuracies(rows),
+        _scores(rows),
+        beside_the_paper,
+        _cost(rows, config, trained),
+    ]
+
+
+def setting(config, part, name):
+    """A value of a config, or None where it is not there."""
+    values = config.get(part)
+    return values.get(name) if isinstance(values, dict) else None
+
+
+def planned_architectures(rows, config):
+    """How many architectures the whole search samples (Algorithm 1), or None if that is unknown."""
+    rounds = setting(config, "search", "rounds")
+    if type(rounds) is not int:
+        return None
+    return rounds * sum(range(2, search_log.initial_operations(rows) + 1))
+
+
+def training_images(config):
+    """On how many images the search trains an architecture, or None if that is unknown."""
+    count, fraction = (setting(config, "split", f"train_{part}") for part in ("images", "fraction"))
+    if type(count) is int:
+        return count
+    whole = TRAINING_IMAGES.get(str(setting(config, "data", "name")))
+    if whole is None or type(fraction) is not float or setting(config, "data", "split") != "train":
+        return None
+    return int(round(fraction * whole, 6))
+
+
+def _unfinished(rows, config):
+    planned = planned_architectures(rows, config)
+    done = f"{len(rows)} of {planned}" if planned else str(len(rows))
+    text = f"Unfinished: {done} architectures are sampled. This is what is known so far."
+    return element("p", text, class_="unfinished")
+
+
+def _overview(rows, config):
+    found, planned = search_log.totals(rows), planned_architectures(rows, config)
+    names = {"data set": ("data", "name"), "beta_P": ("search", "beta")}
+    known = {
+        "architectures": f"{len(rows)} of {planned}" if planned else str(len(rows)),
+        "time": duration(found["seconds"]),
+        "child, mean accuracy": f"{found['child_accuracy']:.2%}",
+        "parent, mean accuracy": f"{found['parent_accuracy']:.2%}",
+        **{name: setting(config, *place) for name, place in names.items()},
+        "seed of the search": setting(config, "search", "seed"),
+        "seed of the images' split": setting(config, "split", "seed"),
+    }
+    return facts({name: str(value) for name, value in known.items() if value is not None})
+
+
+def cells(genotype):
+    """The section that shows a search's result, None where there is none yet."""
+    if genotype is None:
+        return section("Cells", element("p", "None yet: they are the end of the search."))
+    pictures = [
+        figure(
+            plot_cell(getattr(genotype, cell), title=title),
+            name=cell,
+            title=f"{title}: {_in_words(getattr(genotype, cell))}",
+            caption=f"{title}. The table below says the same in words.",
+            narrow=False,
+        )
+        for cell, title in CELLS.items()
+    ]
+    choices = zip(EDGE_NAMES, genotype.normal, genotype.reduce, strict=True)
+    edges = table("The operation of each edge", ("edge", *CELLS.values()), choices, kind="names")
+    return section("Cells", *pictures, edges)
+
+
+def _in_words(operations):
+    return ", ".join(f"{e} {name}" for e, name in zip(EDGE_NAMES, operations, strict=True))
+
+
+def _survival(rows, genotype):
+    stages, known = search_log.initial_operations(rows) - 1, len(search_log.held(rows))
+    if not known:
+        text = "Not known before a round has sampled every operation of every edge."
+        return section("Survival of operations", element("p", text))
+    text = (
+        "How many stages each edge kept each operation: 1 was dropped first, ✓ is the one that the "
+        f"search ended with, after {stages} stages. A + marks what an unfinished search still has."
+    )
+    lifetimes = search_log.lifetimes(rows)
+    kept = dict(zip(CHOICES, genotype.choices, strict=True)) if genotype else {}
+
+    def cell(choice, edge, operation):
+        lived = lifetimes[choice][operation]
+        if kept.get(choice) == operation:
+            return heat("✓", 1, f"{edge}: {operation} was kept")
+        if not lived:
+            return heat("", 0, f"{edge}: {operation} was never there")
+        still = not genotype and lived == known
+        meaning = f"{'still there' if still else 'dropped'} after {lived} of {stages} stages"
+        return heat(f"{lived}{'+' * still}", lived / (stages + 1), f"{edge}: {operation} {meaning}")
+
+    def heat_map(cell_type, title):
+        choices = [choice for choice in CHOICES if choice.startswith(cell_type)]
+        values = [
+            [edge, *(cell(choice, edge, operation) for operation in OPERATIONS)]
+            for edge, choice in zip(EDGE_NAMES, choices, strict=True)
+        ]
+        columns = ("edge", *map(steep, OPERATIONS))
+        return table(f"{title}: stages by edge", columns, values, kind="heat")
+
+    maps = [heat_map(*names) for names in CELLS.items()]
+    return section("Survival of operations", element("p", text), pair(*maps))
+
+
+def _accuracies(rows):
+    picture = figure(
+        plot_accuracies(rows),
+        name="accuracies",
+        title="Validation accuracy of child and parent by architecture; the table has the means",
+        caption="Each architecture's child (1 bit) and parent (full precision) after one epoch.",
+    )
+    operations, values = search_log.initial_operations(rows), []
+    for stage, group in search_log.by_stage(rows).items():
+        found = search_log.totals(group)
+        means = (f"{found[f'{who}_accuracy']:.2%}" for who in ("child", "parent"))
+        values.append((str(operations - stage), str(len(group)), *means))
+    columns = ("operations left", "architectures", "child, mean", "parent, mean")
+    return section("Accuracy over the search", picture, table("Accuracy by stage", columns, values))
+
+
+def _scores(rows):
+    text = (
+        "Mean of 100 z, z = A_C + beta_P (A_P - A_C) as in Eq. 1, over all edges and architectures "
+        "in which an operation was sampled. A column is a stage; the darker, the higher in it."
+    )
+    operations, scores = search_log.initial_operations(rows), search_log.mean_scores(rows)
+
+    def cell(stage, name):
+        if name not in scores[stage]:
+            return heat("", 0, f"no edge has {name} any more")
+        low, high = min(scores[stage].values()), max(scores[stage].values())
+        score = scores[stage][name]
+        share = (score - low) / (high - low) if high > low else 0.5
+        return heat(f"{100 * score:.1f}", share, f"{name}, {operations - stage} left: {score:.4f}")
+
+    values = [[name, *(cell(stage, name) for stage in scores)] for name in OPERATIONS]
+    columns = ("operation", *(str(operations - stage) for stage in scores))
+    caption = "100 z by operation; a column for each number of operations left"
+    return section(
+        "Score z by operation", element("p", text), table(caption, columns, values, kind="heat")
+    )
+
+
+def comparison(genotype, config, trained):
+    """The section that shows trained networks beside the paper's, see `sections`."""
+    dataset = "imagenet2012" if setting(config, "data", "name") == "imagenet2012" else "cifar10"
+    printed, measures, title = {
+        "cifar10": (
+            TABLE_1,
+            ("test error %",),
+            "Test error on CIFAR-10 (Table 1), costs (Table 3)",
+        ),
+        "imagenet2012": (TABLE_2, ("top-1 %", "top-5 %"), "Accuracy on ImageNet (Table 2)"),
+    }[dataset]
+    rows = [_trained_row(network, genotype, measures) for network in trained]
+    for name, (*reached, parameters, weights, activations) in printed.items():
+        costs = TABLE_3.get(name, (None,) * 4) if printed is TABLE_1 else (None,) * 4
+        bits = f"{weights}/{activations}"
+        rows.append([f"paper: {name}", *map(_number, reached), f"{parameters:g}", bits])
+        rows[-1] += map(_number, costs)
+    text = "Saving and speedup are those against WRN-22 in full precision."
+    if not trained:
+        text += " No network that was trained here is given (--train)."
+    elif {network["data"] for network in trained} != {dataset}:
+        text += " What was trained on other images than the paper's cannot be compared with it."
+    columns = ("M parameters", "W/A bits", "Mbit", "MFLOPs", "saving", "speedup")
+    return section(
+        "Beside the paper",
+        element("p", text),
+        table(title, ("network", *measures, *columns), rows),
+    )
+
+
+def _trained_row(network, genotype, measures):
+    """A network's row; the paper has errors of CIFAR-10 and accuracies of ImageNet."""
+    accuracy = 100 * network["accuracy"]
+    reached = [_number(100 - accuracy)] if len(measures) == 1 else [_number(accuracy), "–"]
+    other = network["genotype"] not in (None, genotype)
+    name = f"here: {network['name']}, {network['precision']} on {network['data']}"
+    costs = (network[key] for key in ("memory_mbit", "flops_m", "memory_saving", "speedup"))
+    return [
+        f"{name}, another genotype" if other else name,
+        *reached,
+        f"{network['parameters'] / 1e6:.3g}",
+        BITS[network["precision"]],
+        *map(_number, costs),
+    ]
+
+
+def _number(value):
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _cost(rows, config, trained):
+    images, seconds = training_images(config), sum(row["seconds"] for row in rows)
+    values = [
+        ("architectures sampled", f"{len(rows)}"),
+        ("search, seconds", f"{seconds:,.0f} ({duration(seconds)})"),
+        ("seconds an architecture", f"{seconds / len(rows):,.1f}"),
+    ]
+    if images:
+        values.insert(1, ("training images an architecture", f"{images:,}"))
+        values.insert(2, ("images sampled, each by child and parent", f"{images * len(rows):,}"))
+    return cost(values, trained)
+
+
+def cost(values, trained):
+    """The section that shows what a search took: (what, text) each, then trainings and paper."""
+    values = list(values)
+    for network in trained:
+        name = f"training of {network['name']}, seconds"
+        values.append((name, f"{network['seconds']:,.0f} ({duration(network['seconds'])})"))
+    for dataset, days in SEARCH_COST.items():
+        values.append((f"paper: search on {dataset}, GPU-days", f"{days:g}"))
+    return section("Cost", table("What it took", ("what", "value"), values, kind="words"))

@@ -1,0 +1,48 @@
+"""The history of a training: `history.csv`, a dict an epoch, and the line that a user sees of it.
+
+Imports no TensorFlow.
+"""
+
+import csv
+
+from cpnas_tf.files import write_csv
+from cpnas_tf.runs.progress import duration
+
+# What a run that goes on does not repeat: how long an epoch took.
+TIMES = ("images_per_second", "seconds")
+
+
+def write(path, rows):
+    """Writes the rows, dicts with the same keys, atomically."""
+    write_csv(path, rows)
+
+
+def read(path):
+    """Reads `history.csv`: a dict an epoch, all values numbers."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            {name: int(value) if name == "epoch" else float(value) for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def best(rows):
+    """The row of the highest validation accuracy, the first of equal ones."""
+    return max(rows, key=lambda row: row["val_accuracy"])
+
+
+def line(rows, *, name, epochs):
+    """One line that tells of the last epoch, and when the training will be done.
+
+    Args:
+        name: of the network.
+        rows: the history up to now.
+        epochs: of the whole training.
+    """
+    row = rows[-1]
+    left = (epochs - row["epoch"]) * row["seconds"]
+    return (
+        f"{name} [{row['epoch']:{len(str(epochs))}d}/{epochs}] loss {row['loss']:.4f}  "
+        f"accuracy {row['accuracy']:6.2%}  validation {row['val_accuracy']:6.2%}  "
+        f"{row['images_per_second']:6.0f} images/s  ETA {duration(left)}"
+    )

@@ -1,0 +1,250 @@
+"""The log of a search, `search.csv`: a row an architecture, in the order sampled. No TensorFlow.
+
+A search with PC-DARTS samples none: its log has a row an epoch.
+
+References:
+    CP-NAS, Algorithm 1 and Eq. 1.
+"""
+
+import csv
+import itertools
+import math
+import statistics
+
+from cpnas_tf.files import write_csv
+from cpnas_tf.genotypes import CHOICES, OPERATIONS
+
+POSITION = ("stage", "round", "sample")
+SCORES = ("child_accuracy", "parent_accuracy", "z")
+COLUMNS = (*POSITION, *CHOICES, *SCORES, "seconds")
+# What PC-DARTS measures in an epoch, on the images of the weights' steps and of the architecture's.
+MEASURES = ("loss", "accuracy", "architecture_loss", "architecture_accuracy")
+EPOCH_COLUMNS = ("epoch", *CHOICES, *MEASURES, "seconds")
+
+
+def write(path, results, seconds):
+    """Writes the log, atomically.
+
+    Args:
+        path: of `search.csv`.
+        results: the finished trials' `oracle.Result`s, in the order sampled.
+        seconds: how long each of them took.
+    """
+    rows = [
+        {
+            **{name: getattr(result, name) for name in (*POSITION, *SCORES)},
+            **dict(zip(CHOICES, result.choices, strict=True)),
+            "seconds": f"{duration:.3f}",
+        }
+        for result, duration in zip(results, seconds, strict=True)
+    ]
+    write_csv(path, rows, columns=COLUMNS)
+
+
+def write_epochs(path, rows):
+    """Writes the log of a search with PC-DARTS, atomically.
+
+    Args:
+        path: of `search.csv`.
+        rows: a dict an epoch: its number `epoch`, counted from 1; `choices`, the 28 operations of
+            the genotype that would be derived after it; the `MEASURES`, None where there is none;
+            `seconds`.
+    """
+    table = [
+        {
+            **{name: row[name] for name in ("epoch", *MEASURES)},
+            **dict(zip(CHOICES, row["choices"], strict=True)),
+            "seconds": f"{row['seconds']:.3f}",
+        }
+        for row in rows
+    ]
+    write_csv(path, table, columns=EPOCH_COLUMNS)
+
+
+def is_by_epochs(path):
+    """Whether a file is the log of a search with PC-DARTS."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline() == ",".join(EPOCH_COLUMNS) + "\n"
+    except OSError:
+        return False
+
+
+def read(path):
+    """Reads the log of a search, finished or not.
+
+    Returns:
+        A list with a dict an architecture, whose keys are `COLUMNS`: `stage`, `round` and `sample`
+        are integers; the 28 `CHOICES` operations' names; `child_accuracy` and `parent_accuracy` (in
+        [0, 1]), `z` and `seconds` floats.
+
+    Raises:
+        ValueError: naming the file and line, if it is missing, empty or not such a log.
+    """
+    return _read(path, COLUMNS, _parse_row, POSITION)
+
+
+def read_epochs(path):
+    """Reads the log of a search with PC-DARTS, finished or not.
+
+    Returns:
+        A list with a dict an epoch, whose keys are `EPOCH_COLUMNS`: `epoch` is an integer; the 28
+        `CHOICES` operations' names; the `MEASURES` floats, the architecture's None in the warm-up;
+        `seconds` a float.
+
+    Raises:
+        ValueError: naming the file and line, if it is missing, empty or not such a log.
+    """
+    return _read(path, EPOCH_COLUMNS, _parse_epoch, EPOCH_COLUMNS[:1])
+
+
+def _read(path, columns, parse, position):
+    """The rows of a table whose values at `position` increase from line to line."""
+    rows, line = [], 1
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.reader(file, strict=True)
+            _check_header(next(reader, ()), columns)
+            for fields in reader:
+                line = reader.line_num
+                if len(fields) != len(columns):
+                    raise ValueError(f"expected {len(columns)} values, received {len(fields)}")
+                rows.append(parse(dict(zip(columns, fields, strict=True))))
+                last = [[row[name] for name in position] for row in rows[-2:]]
+                if len(last) == 2 and last[0] >= last[1]:
+                    raise ValueError(f"{', '.join(position)} must increase from line to line")
+    except FileNotFoundError:
+        raise ValueError(f"search log not found: {path}") from None
+    except OSError as error:
+        raise ValueError(f"cannot read the search log {path}: {error.strerror}") from None
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"cannot read the search log {path}, line {line}: {error}") from None
+    if not rows:
+        raise ValueError(f"the search log {path} holds no row yet")
+    return rows
+
+
+def _check_header(fields, columns):
+    if tuple(fields) != columns:
+        first, last = (columns.index(CHOICES[end]) for end in (0, -1))
+        names = (*columns[: first + 1], "...", *columns[last:])
+        raise ValueError(f"expected {len(columns)} columns: {', '.join(names)}")
+
+
+def _parse_row(row):
+    """The values of an architecture's line."""
+    _check_choices(row)
+    for name in POSITION:
+        row[name] = int(row[name])
+    if not 0 <= row["stage"] < len(OPERATIONS) - 1:
+        raise ValueError(f"stage must be 0 to {len(OPERATIONS) - 2}, received {row['stage']}")
+    return row | {name: _number(row, name) for name in (*SCORES, "seconds")}
+
+
+def _parse_epoch(row):
+    """The values of an epoch's line."""
+    _check_choices(row)
+    row["epoch"] = int(row["epoch"])
+    known = [name for name in MEASURES if row[name] or not name.startswith("architecture")]
+    numbers = {name: _number(row, name) for name in (*known, "seconds")}
+    return row | dict.fromkeys(MEASURES) | numbers
+
+
+def _check_choices(row):
+    for name in CHOICES:
+        if row[name] not in OPERATIONS:
+            raise ValueError(f"unknown operation {row[name]!r} in column {name}")
+
+
+def _number(row, name):
+    value = float(row[name])
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, received {value}")
+    return value
+
+
+def initial_operations(rows):
+    """K at the start of the search: as many as its first round samples, once that is complete."""
+    first_round = sum(row["stage"] == row["round"] == 0 for row in rows)
+    return first_round if first_round < len(rows) else len(OPERATIONS)
+
+
+def by_stage(rows):
+    """The rows of each stage: `{stage: rows}`."""
+    return {
+        stage: list(group) for stage, group in itertools.groupby(rows, key=lambda row: row["stage"])
+    }
+
+
+def held(rows):
+    """The operations that each edge still has, a stage of the search at a time.
+
+    A round samples every remaining operation of every edge once (Algorithm 1), so what a stage
+    starts with is known when its first round is complete.
+
+    Args:
+        rows: as `read` gives them.
+
+    Returns:
+        `{stage: {choice: set of operations}}` for each stage that has a complete round.
+    """
+    operations = initial_operations(rows)
+    return {
+        stage: {name: {row[name] for row in group} for name in CHOICES}
+        for stage, group in by_stage(rows).items()
+        if len(group) >= operations - stage
+    }
+
+
+def survival(rows):
+    """How many of the 28 edges still hold each operation: `{stage: {operation: edges}}`.
+
+    Args:
+        rows: as `read` gives them; the stages are those of `held`.
+    """
+    return {
+        stage: {name: sum(name in left for left in edges.values()) for name in OPERATIONS}
+        for stage, edges in held(rows).items()
+    }
+
+
+def lifetimes(rows):
+    """How many stages each edge was known to have each operation: `{choice: {operation: stages}}`.
+
+    Args:
+        rows: as `read` gives them; the stages are those of `held`.
+    """
+    stages = held(rows).values()
+    return {
+        choice: {name: sum(name in edges[choice] for edges in stages) for name in OPERATIONS}
+        for choice in CHOICES
+    }
+
+
+def mean_scores(rows):
+    """The mean z of each operation, over all edges and architectures of a stage that sampled it.
+
+    Args:
+        rows: as `read` gives them.
+
+    Returns:
+        `{stage: {operation: z}}`; an operation that no edge has any more is left out.
+    """
+    scores = {}
+    for row in rows:
+        stage = scores.setdefault(row["stage"], {})
+        for choice in CHOICES:
+            stage.setdefault(row[choice], []).append(row["z"])
+    return {
+        stage: {name: statistics.fmean(values) for name, values in names.items()}
+        for stage, names in scores.items()
+    }
+
+
+def totals(rows):
+    """What some rows come to: `architectures`, the means of both accuracies, and all `seconds`."""
+    return {
+        "architectures": len(rows),
+        **{name: statistics.fmean(row[name] for row in rows) for name in SCORES[:2]},
+        "seconds": sum(row["seconds"] for row in rows),
+    }

@@ -1,0 +1,180 @@
+"""Banks of weights: one variable for an operation on all edges of one shape, and its units."""
+
+import functools
+import math
+import operator
+
+import numpy as np
+import tensorflow as tf
+
+from cpnas_tf.networks.operations import BN_EPSILON, Units, further
+
+
+@tf.RegisterGradient("CpnasSteSign")
+def _ste_sign_gradient(op, dy):
+    # Rounding to -1, 0 and 1 has this gradient exactly, in one pass over memory, in float32 alone.
+    gradient = tf.raw_ops.FakeQuantWithMinMaxArgsGradient(
+        gradients=tf.cast(dy, tf.float32),
+        inputs=tf.cast(op.inputs[0], tf.float32),
+        min=-1,
+        max=1,
+        num_bits=2,
+        narrow_range=True,
+    )
+    return tf.cast(gradient, dy.dtype)
+
+
+@tf.RegisterGradient("CpnasIdentity")
+def _identity_gradient(op, dy):
+    del op
+    return dy
+
+
+@tf.RegisterGradient("CpnasMaxPool")
+def _max_pool_gradient(op, dy):
+    window = {name: op.get_attr(name) for name in ("ksize", "strides", "padding")}
+    x = op.inputs[0]
+    y = tf.raw_ops.MaxPool(input=x, **window)
+    return tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=dy, **window)
+
+
+def _with_gradient(op_type, gradient):
+    return tf.compat.v1.get_default_graph().gradient_override_map({op_type: gradient})
+
+
+def ste_sign(x):
+    """Larq's `ste_sign` in value and gradient, made for graphs that dispatch on an operation.
+
+    Args:
+        x: float tensor of any shape, inside a `tf.function`; differentiate with `tf.gradients`.
+
+    Returns:
+        -1 where x < 0, else +1; the gradient passes where |x| <= 1.
+    """
+    with _with_gradient("Sign", "CpnasSteSign"):
+        signs = tf.sign(x)
+    with _with_gradient("Sign", "CpnasIdentity"):
+        return tf.sign(signs + 0.5)  # sign(0) = +1
+
+
+class Layout:
+    """What a network's units ask for, in order: how its parameters lie in a flat vector."""
+
+    def __init__(self):
+        self.taken = []
+
+    def take(self, name, shape, initial):
+        """Notes a parameter's name, shape, and `initial` (a number, or "glorot_uniform")."""
+        self.taken.append((name, tuple(shape), initial))
+        return tf.zeros(shape)
+
+    @property
+    def sizes(self):
+        """How many numbers each parameter has."""
+        return [math.prod(shape) for _, shape, _ in self.taken]
+
+    def values(self, vector):
+        """A `take` that hands out a flat tensor's pieces in the same order."""
+        rest = vector.shape[0] - sum(self.sizes)
+        pieces = iter(tf.split(vector, [*self.sizes, rest])) if self.taken else iter(())
+        return lambda name, shape, initial: tf.reshape(next(pieces), shape)
+
+    def initial_values(self, random):
+        """A flat vector of initial values, as Keras's layers would draw them."""
+        return np.concatenate([np.zeros(0)] + [_initialize(t, random) for t in self.taken])
+
+    def layers(self, vector):
+        """Cuts a flat array into a dict from layer name to that layer's arrays."""
+        layers = {}
+        pieces = np.split(vector, np.cumsum(self.sizes))
+        for (name, shape, _), piece in zip(self.taken, pieces, strict=False):
+            layers.setdefault(name, []).append(piece.reshape(shape))
+        return layers
+
+
+def _initialize(parameter, random):
+    _, shape, initial = parameter
+    if initial != "glorot_uniform":
+        return np.full(math.prod(shape), initial)
+    field = math.prod(shape[:-2])
+    limit = math.sqrt(6 / (field * (shape[-2] + shape[-1])))
+    return random.uniform(-limit, limit, math.prod(shape))
+
+
+class BankUnits(Units):
+    """The units as plain TensorFlow operations; BN uses batch statistics.
+
+    Args:
+        precision: "child" or "parent".
+        take: gives the next parameter, `(name, shape, initial) -> float32 tensor`.
+        dtype: of the convolutions.
+        real_inputs: as of `Units`.
+    """
+
+    def __init__(self, precision, take, dtype="float32", *, real_inputs=()):
+        super().__init__(precision, real_inputs=real_inputs)
+        self._take, self._dtype = take, dtype
+
+    def _activated(self, x, kind):
+        return {"sign": ste_sign, "relu": tf.nn.relu, None: tf.identity}[self.activation(kind)](x)
+
+    def _kernel(self, kind, shape, *, binary, axes=(0, 1, 2)):
+        kernel = self._take(self.name(kind), shape, "glorot_uniform")
+        if binary:
+            scale = tf.stop_gradient(tf.reduce_mean(tf.abs(kernel), axes, keepdims=True))
+            kernel = scale * ste_sign(kernel)
+        return tf.cast(kernel, self._dtype)
+
+    def _convolution(self, x, filters, *, size=1, stride=1, binary=False):
+        kernel = self._kernel("convolution", [size, size, x.shape[-1], filters], binary=binary)
+        return tf.nn.conv2d(x, kernel, stride, "SAME")
+
+    def _batch_norm(self, x):
+        name, width = self.name("bn"), [x.shape[-1]]
+        scale, offset = self._take(name, width, 1.0), self._take(name, width, 0.0)
+        return tf.compat.v1.nn.fused_batch_norm(
+            x, scale, offset, epsilon=BN_EPSILON, is_training=True
+        )[0]
+
+    def stem(self, x, filters, *, stride=1, relu=False):
+        x = tf.cast(tf.nn.relu(x) if relu else x, self._dtype)
+        return self._batch_norm(self._convolution(x, filters, size=3, stride=stride))
+
+    def pointwise(self, x, filters, *, kind="pointwise"):
+        x = self._convolution(self._activated(x, kind), filters, binary=self.child)
+        return self._batch_norm(x)
+
+    def factorized_reduction(self, x, filters, *, kind="pointwise"):
+        x = self._activated(x, kind)
+        halves = [
+            self._convolution(part, filters // 2, stride=2, binary=self.child)
+            for part in (x, further(x))
+        ]
+        return self._batch_norm(self.concatenate(halves))
+
+    def add(self, parts):
+        return functools.reduce(operator.add, parts)
+
+    def concatenate(self, parts, *, name=None):
+        return tf.concat(parts, axis=-1, name=name)
+
+    def depthwise(self, x, size, *, stride=1, dilation=1):
+        shape = [size, size, x.shape[-1], 1]
+        kernel = self._kernel("depthwise", shape, binary=self.child, axes=(0, 1))
+        x = self._activated(x, "depthwise")
+        x = tf.nn.depthwise_conv2d(
+            x, kernel, [1, stride, stride, 1], "SAME", dilations=[dilation] * 2
+        )
+        return self._batch_norm(x)
+
+    def pool(self, x, kind, *, stride):
+        if kind == "avg":
+            return self._batch_norm(tf.nn.avg_pool2d(x, 3, stride, "SAME"))
+        with _with_gradient("MaxPool", "CpnasMaxPool"):
+            x = tf.nn.max_pool2d(x, 3, stride, "SAME")
+        return self._batch_norm(x)
+
+    def classifier(self, x, classes):
+        x, name = tf.reduce_mean(tf.cast(x, tf.float32), axis=[1, 2]), self.name("logits")
+        kernel = self._take(name, [x.shape[-1], classes], "glorot_uniform")
+        return tf.matmul(x, kernel) + self._take(name, [classes], 0.0)

@@ -1,0 +1,387 @@
+"""PC-DARTS, a gradient-based search, on a supernet of 1-bit operations: what CP-NAS compares with.
+
+The search data are halved. In each step the architecture's parameters, alpha and beta, move down
+the gradient of the loss on one half, then the weights down that on the other; in the first epochs,
+the warm-up, only the weights do. The genotype is what alpha and beta favour at the end. For the
+supernet see `mixed_supernet`.
+
+Decision: precision is an argument, and 1 bit the default: the paper compares methods by the 1-bit
+networks that they find, and does not say in which precision PC-DARTS searched.
+Decision: the data are what CP-NAS trains and validates on together, halved as in the original, so
+that both see the same images.
+
+References:
+    PC-DARTS (Xu et al., ICLR 2020), sections 3 and 4.2; CP-NAS, section 3.2 and Fig. 6.
+"""
+
+import functools
+import math
+import os
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from cpnas_tf.data import images, streams
+from cpnas_tf.devices import peak_bytes
+from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES, OPERATIONS, Genotype
+from cpnas_tf.networks.cells import check_network
+from cpnas_tf.networks.operations import check_precision
+from cpnas_tf.runs import progress, search_log, search_state
+from cpnas_tf.runs.tensorboard import Summaries
+from cpnas_tf.search.mixed_supernet import MixedSupernet, shares
+from cpnas_tf.training.optimizers import Adam, make_optimizer
+
+ADAM_BETAS = (0.5, 0.999)
+
+
+def derive_cell(strengths, *, operations, inputs):
+    """The operations of a cell's 14 edges, from how much alpha and beta favour each of them.
+
+    Every edge takes its strongest operation but `none`, and every node keeps the `inputs` edges
+    whose operations are strongest. Of equals the first is taken.
+
+    Decision: two inputs a node, as in the original, and `none` on the others, which is how a
+    genotype of one operation an edge says that. The shares by which edges are compared sum to 1
+    over a node, so they were learned as a choice among them; with all edges kept that choice is
+    lost. `inputs=5` keeps all.
+
+    Args:
+        strengths: share of the edge (beta) times share of the operation on it (alpha),
+            `[14, operations]`.
+        operations: their names.
+        inputs: how many edges a node keeps, or all that it has if they are fewer.
+
+    Returns:
+        A list of 14 names.
+    """
+    strengths = np.where([name == "none" for name in operations], -np.inf, strengths)
+    best, chosen = strengths.max(axis=1), strengths.argmax(axis=1)
+    cell = ["none"] * len(EDGES)
+    for node in range(INPUT_NODES, NODES):
+        edges = [number for number, (_, target) in enumerate(EDGES) if target == node]
+        for number in sorted(edges, key=lambda number: -best[number])[:inputs]:
+            cell[number] = operations[chosen[number]]
+    return cell
+
+
+class PCDarts:
+    """A search with PC-DARTS; the defaults are the original's for CIFAR-10.
+
+    After each epoch all that the search needs to go on is written as one file, atomically. The last
+    two are kept; a new search on the same folder goes on from the newest that can be read.
+
+    Args:
+        train: `Images`.
+        validation: more `Images`; both together are halved, the first half for the weights.
+        directory: folder for `search.csv`, the states and TensorBoard's `logs`.
+        cells: cells of the supernet.
+        channels: C of its first cell, a multiple of `partial`.
+        precision: of its operations, "child" (1-bit) or "parent" (full precision).
+        operations: those that each edge mixes.
+        partial: K: 1/K of the channels go through the operations; 1 for all.
+        inputs: how many edges a node keeps in the genotype, see `derive_cell`.
+        epochs: how often to go through the two halves.
+        warmup_epochs: how many of them train the weights alone.
+        batch_size: images a step, of each half.
+        learning_rate: of SGD on the weights; follows a cosine to 0.
+        momentum, weight_decay, gradient_clip: of the same, see `training.optimizers.make_optimizer`.
+        architecture_learning_rate: of Adam on alpha and beta.
+        architecture_weight_decay: L2 on alpha and beta.
+        augmentation: keyword arguments of `data.augmentation.augment`, for both halves.
+        seed: of the weights, of alpha and beta, and of the order of the images.
+        on_start: called when all settings have been found possible, before anything in `directory`
+            is read or written.
+
+    Attributes:
+        rows: of `search.csv`, see `search_log.write_epochs`.
+
+    Raises:
+        ValueError: if a setting is impossible for these images, or states are there and none can
+            be read.
+    """
+
+    def __init__(
+        self,
+        train,
+        validation,
+        *,
+        directory,
+        cells=8,
+        channels=16,
+        precision="child",
+        operations=OPERATIONS,
+        partial=4,
+        inputs=2,
+        epochs=50,
+        warmup_epochs=15,
+        batch_size=256,
+        learning_rate=0.1,
+        momentum=0.9,
+        weight_decay=3e-4,
+        gradient_clip=5.0,
+        architecture_learning_rate=6e-4,
+        architecture_weight_decay=1e-3,
+        augmentation=None,
+        seed=0,
+        on_start=lambda: None,
+    ):
+        if not isinstance(train, images.Images):
+            raise ValueError("PC-DARTS needs images in memory: search on imagenet2012 with cpnas")
+        network = {
+            "input_shape": train.images.shape[1:],
+            "classes": len(train.class_names),
+            "cells": cells,
+            "channels": channels,
+        }
+        check_network(**network)
+        check_precision(precision)
+        _check_operations(operations)
+        _check_whole("partial", partial, 1, channels)
+        if channels % partial:
+            raise ValueError(
+                f"channels must be a multiple of partial = {partial}, received: {channels}"
+            )
+        _check_whole("inputs", inputs, 1, NODES - 1)
+        _check_whole("epochs", epochs, 1, math.inf)
+        _check_whole("warmup_epochs", warmup_epochs, 0, epochs - 1)
+        _check_adam(architecture_learning_rate, architecture_weight_decay)
+        self._halves = _halve(train, validation)
+        self._steps = streams.steps_per_epoch(self._halves[0], batch_size=batch_size)
+        self._batch_size, self._epochs, self._warmup_epochs = batch_size, epochs, warmup_epochs
+        optimizer = make_optimizer(
+            "sgd",
+            learning_rate=learning_rate,
+            steps=epochs * self._steps,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            gradient_clip=gradient_clip,
+        )
+        self._stream = functools.partial(
+            _pairs,
+            self._halves,
+            batch_size=batch_size,
+            seed=seed,
+            epochs=epochs,
+            augmentation=augmentation,
+        )
+        self._stream()  # refuses an impossible augmentation
+        on_start()
+        self._operations = tuple(name for name in OPERATIONS if name in operations)
+        self._inputs = inputs
+        self._supernet = MixedSupernet(
+            **network,
+            precision=precision,
+            operations=self._operations,
+            partial=partial,
+            seed=seed,
+        )
+        self._supernet.compile(
+            optimizer,
+            architecture_optimizer=Adam(
+                architecture_learning_rate,
+                *ADAM_BETAS,
+                epsilon=1e-8,
+                l2=architecture_weight_decay,
+            ),
+            warmup_steps=warmup_epochs * self._steps,
+        )
+        self._folder = os.fspath(directory)
+        self._states = os.path.join(self._folder, "states")
+        self._summaries = Summaries(os.path.join(self._folder, "logs"))
+        self._restore()
+
+    def _restore(self):
+        record, arrays = search_state.read_newest(self._states) or ({"rows": []}, {})
+        self.rows = record["rows"]
+        for name, array in arrays.items():
+            self._supernet.state()[int(name)].assign(array)
+
+    def search(self):
+        """Runs the epochs that are left.
+
+        Raises:
+            ValueError: if a loss is not finite.
+            OSError: if the folder cannot be written (a full disk included); the states before are
+                untouched.
+        """
+        done = len(self.rows)
+        if done == self._epochs:
+            return
+        os.makedirs(self._states, exist_ok=True)
+        self._supernet.fit(
+            self._stream(first_step=done * self._steps),
+            initial_epoch=done,
+            epochs=self._epochs,
+            steps_per_epoch=self._steps,
+            verbose=0,
+            callbacks=[_Epochs(self, progress.Progress(self._epochs, done, "epoch"))],
+        )
+
+    def finish_epoch(self, logs, seconds):
+        """Notes an epoch's logs, then writes `search.csv` and the state it belongs to."""
+        epoch = len(self.rows)
+        self.rows.append(
+            {
+                "epoch": epoch + 1,
+                "choices": self.genotype().choices,
+                **{name: self._known(epoch, name, logs[name]) for name in search_log.MEASURES},
+                "seconds": seconds,
+            }
+        )
+        search_log.write_epochs(os.path.join(self._folder, "search.csv"), self.rows)
+        search_state.write(
+            self._states,
+            len(self.rows),
+            record={"rows": self.rows},
+            arrays={str(n): variable.numpy() for n, variable in enumerate(self._supernet.state())},
+        )
+        measures = {name: self.rows[-1][name] for name in search_log.MEASURES}
+        known = {name: value for name, value in measures.items() if value is not None}
+        self._summaries.write(epoch + 1, known)
+
+    def _known(self, epoch, name, value):
+        """A measure, None for those of the architecture's steps in the warm-up."""
+        unknown = name.startswith("architecture") and epoch < self._warmup_epochs
+        return None if unknown else float(value)
+
+    def strengths(self):
+        """How much each operation on each edge is favoured: share of the edge times its own.
+
+        Returns:
+            A float array `[cell types, edges, operations]`, which sums to 1 over the operations on
+            all edges into a node.
+        """
+        operation_shares, edge_shares = shares(self._supernet.alpha, self._supernet.beta)
+        return operation_shares.numpy() * edge_shares.numpy()[..., np.newaxis]
+
+    def genotype(self):
+        """The `Genotype` that alpha and beta favour now, see `derive_cell`."""
+        return Genotype(
+            *(
+                derive_cell(cell, operations=self._operations, inputs=self._inputs)
+                for cell in self.strengths()
+            )
+        )
+
+    def scores(self):
+        """For each of the 28 edges a dict, operation -> strength."""
+        rows = self.strengths().reshape(len(CELL_TYPES) * len(EDGES), -1).tolist()
+        return [dict(zip(self._operations, row, strict=True)) for row in rows]
+
+    def images(self, epochs):
+        """How many images the first `epochs` epochs train on, those of both halves."""
+        architecture_epochs = max(0, epochs - self._warmup_epochs)
+        return epochs * len(self._halves[0]) + architecture_epochs * len(self._halves[1])
+
+    def cost(self):
+        """What the search has cost so far: `seconds`, and `images` (see `images`)."""
+        seconds = sum(row["seconds"] for row in self.rows)
+        return {"seconds": seconds, "images": self.images(len(self.rows))}
+
+    def plan(self):
+        """What the search is going to do and to cost, as text; its first steps are measured."""
+        return progress.plan_epochs(
+            epochs=self._epochs,
+            warmup_epochs=self._warmup_epochs,
+            images=self.images(self._epochs),
+            estimate=self.estimate(),
+        )
+
+    def summary(self):
+        """What the search did, as text."""
+        return progress.summary_epochs(self.rows)
+
+    def estimate(self):
+        """Measures what the search will cost; the supernet is trained a little by it.
+
+        Returns:
+            A dict of `first_step_seconds` (tracing), `warmup_step_seconds`, `step_seconds` (after
+            the warm-up), `total_seconds` and `peak_bytes` (see `devices.peak_bytes`).
+        """
+        train, batches = self._supernet.make_train_function(), iter(self._stream().repeat())
+
+        def seconds():
+            started = time.monotonic()
+            float(train(batches)["loss"])  # waits for it
+            return time.monotonic() - started
+
+        first = seconds()
+        self._supernet.optimizer.iterations.assign(0)
+        warmup = float(np.mean([seconds() for _ in range(3)]))
+        self._supernet.optimizer.iterations.assign(self._warmup_epochs * self._steps)
+        step = float(np.mean([seconds() for _ in range(3)]))
+        steps = self._warmup_epochs * warmup + (self._epochs - self._warmup_epochs) * step
+        return {
+            "first_step_seconds": first,
+            "warmup_step_seconds": warmup,
+            "step_seconds": step,
+            "total_seconds": first + self._steps * steps,
+            "peak_bytes": peak_bytes(),
+        }
+
+
+class _Epochs(tf.keras.callbacks.Callback):
+    """Ends each epoch of a search: checks it, has it saved, and shows it."""
+
+    def __init__(self, search, progress):
+        super().__init__()
+        self._search, self._progress = search, progress
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._started = epoch, time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._progress.step(self._epoch, batch, self.params["steps"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"the {name} is {value} in epoch {epoch + 1}: try a lower learning_rate"
+                )
+        seconds = time.monotonic() - self._started
+        self._search.finish_epoch(logs, seconds)
+        images = self._search.images(epoch + 1) - self._search.images(epoch)
+        text = progress.epoch_text(self._search.rows[-1])
+        self._progress.finish(text, images=images, seconds=seconds)
+
+
+def _halve(train, validation):
+    """The first and the second half of all images; of an odd number the last is left out."""
+    whole = images.Images(
+        np.concatenate([train.images, validation.images]),
+        np.concatenate([train.labels, validation.labels]),
+        train.class_names,
+    )
+    size = len(whole) // 2
+    return whole.take(slice(size)), whole.take(slice(size, 2 * size))
+
+
+def _pairs(halves, *, first_step=0, **settings):
+    """The stream of pairs of batches, one of each half; see `data.batches`."""
+    return tf.data.Dataset.zip(
+        tuple(streams.batches(half, first_step=first_step, **settings) for half in halves)
+    )
+
+
+def _check_operations(operations):
+    fitting = set(operations) & set(OPERATIONS)
+    if len(fitting) != len(operations) or len(fitting - {"none"}) < 2:
+        raise ValueError(
+            f"operations must be different ones of {', '.join(OPERATIONS)}, two or more beside "
+            f"none, received: {operations!r}"
+        )
+
+
+def _check_whole(name, value, least, most):
+    if type(value) is not int or not least <= value <= most:
+        bounds = f"{least}..{most}" if most < math.inf else f">= {least}"
+        raise ValueError(f"{name} must be a whole number {bounds}, received: {value!r}")
+
+
+def _check_adam(learning_rate, weight_decay):
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"architecture_learning_rate must be > 0, received: {learning_rate}")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"architecture_weight_decay must be >= 0, received: {weight_decay}")

@@ -1,0 +1,7 @@
+"""Training a network, with the Child-Parent loss for a child, and measuring it."""
+
+from cpnas_tf.training.child_parent import ChildParentLoss
+from cpnas_tf.training.evaluation import evaluate, load_trained
+from cpnas_tf.training.loop import train
+
+__all__ = ["ChildParentLoss", "evaluate", "load_trained", "train"]

@@ -1,0 +1,223 @@
+"""How far a training is: a Keras callback that ends its epochs, tells of them and saves."""
+
+import math
+import os
+import time
+
+import larq as lq
+import tensorflow as tf
+
+from cpnas_tf import devices
+from cpnas_tf.networks.cells import scale_drop_path
+from cpnas_tf.networks.quantizers import one_bit_kernels
+from cpnas_tf.runs import history
+from cpnas_tf.runs.checkpoints import TrainingState
+from cpnas_tf.runs.tensorboard import Summaries
+
+_SAVE_SECONDS = 600  # an epoch may take hours
+
+
+class EpochCallback(tf.keras.callbacks.Callback):
+    """Validates after each epoch, writes `history.csv`, TensorBoard's logs and a checkpoint.
+
+    Args:
+        trained: the compiled model that `fit` trains.
+        model: the network in it, without an auxiliary tower.
+        judge: the same network, compiled to be evaluated.
+        directory: the training's folder.
+        validation: batches to evaluate on.
+        epochs: of the whole training.
+        steps: of an epoch.
+        batch_size: images a step.
+        early_stopping: epochs without a better validation accuracy to end after, or None.
+        child_parent: the training's `ChildParentLoss`, or None.
+    """
+
+    _supports_tf_logs = True  # Keras need not wait for the values of a batch's logs
+
+    def __init__(
+        self,
+        trained,
+        model,
+        *,
+        judge,
+        directory,
+        validation,
+        epochs,
+        steps,
+        batch_size,
+        early_stopping=None,
+        child_parent=None,
+    ):
+        super().__init__()
+        self._trained, self._network, self._judge = trained, model, judge
+        self._validation, self._child_parent = validation, child_parent
+        self._epochs, self._steps, self._batch_size = epochs, steps, batch_size
+        self._early_stopping = early_stopping
+        self._csv = os.path.join(directory, "history.csv")
+        self._strategy = model.distribute_strategy
+        self._summaries = Summaries(os.path.join(directory, "logs"))
+        self._kernels = [kernel for kernel, _ in one_bit_kernels(model)]
+        self._flips = lq.metrics.FlipRatio()
+        if self._kernels:
+            self._count_flips()
+        self._means = self._build_means()
+        self._running = None
+        centres = getattr(child_parent, "centres", None)
+        self._state = TrainingState(
+            directory,
+            model,
+            strategy=self._strategy,
+            trained=trained,
+            means=self._means,
+            flips=self._flips,
+            **({} if centres is None else {"centres": centres}),
+        )
+        # The history; the logs of an epoch that is yet to be validated; its seconds so far.
+        self._state.record = {"rows": [], "logs": None, "seconds": 0.0}
+        self._clock = self._saved = time.monotonic()
+
+    def _build_means(self):
+        """The means that Keras reports of an epoch; it would make them at the first step."""
+        trained, outputs = self._trained, len(self._trained.outputs)
+        logits, labels = [tf.zeros(self._network.output_shape[1:])[tf.newaxis]], [tf.zeros([1, 1])]
+        with self._strategy.scope():
+            trained.compiled_loss.build(logits * outputs)
+            trained.compiled_metrics.build(logits * outputs, labels * outputs)
+            trained.optimizer.build(trained.trainable_variables)
+            if self._child_parent is not None:
+                self._child_parent.build(trained)
+        return [*trained.metrics, *getattr(self._child_parent, "metrics", [])]
+
+    @property
+    def rows(self):
+        """The history, a dict an epoch."""
+        return self._state.record["rows"]
+
+    @property
+    def steps_done(self):
+        """How many steps the weights have seen. One call of Keras's step changes all variables."""
+        return int(tf.convert_to_tensor(self._trained.optimizer.iterations))
+
+    @property
+    def is_over(self):
+        """Whether the last epoch is done, or the last one that early stopping allows."""
+        done = len(self.rows)
+        if done and self._early_stopping:
+            waited = done - history.best(self.rows)["epoch"]
+            return done == self._epochs or waited >= self._early_stopping
+        return done == self._epochs
+
+    def restore(self):
+        """Goes back to the last checkpoint that can be read, if there is one."""
+        if self._state.restore() and self.steps_done % self._steps:
+            self._running = [variable.numpy() for variable in self._variables()]
+        if self._state.record["logs"]:
+            self._finish_epoch()
+
+    def save(self):
+        """Saves where the training stands, if that is a place to go on from.
+
+        It is none between an epoch's last step and its logs, nor if the loss is not finite; and
+        several workers do not stand at the same place.
+        """
+        record = self._state.record
+        amid = self.steps_done < (len(self.rows) + 1) * self._steps
+        amid = amid and math.isfinite(self._means[0].result())
+        if devices.is_alone(self._strategy) and (amid or record["logs"]):
+            if amid:
+                record["seconds"] = time.monotonic() - self._clock
+            self._write_state()
+
+    def _write_state(self):
+        self._state.save(epochs=len(self.rows), steps=self.steps_done)
+        self._saved = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Goes on with the means and the time of an epoch that was stopped."""
+        scale_drop_path(self._trained, epoch / self._epochs)
+        self._clock = time.monotonic() - self._state.record["seconds"]
+        if self._running:
+            for variable, value in zip(self._variables(), self._running, strict=True):
+                variable.assign(value)
+            self._running = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Saves amid a long epoch."""
+        if time.monotonic() - self._saved > _SAVE_SECONDS:
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Notes what the epoch's steps gave, and finishes it."""
+        self._state.record["seconds"] = time.monotonic() - self._clock
+        logs = self._renamed(logs)
+        logs["learning_rate"] = float(tf.convert_to_tensor(self._trained.optimizer.learning_rate))
+        if self._kernels:
+            logs["flip_ratio"] = self._count_flips()
+        self._state.record["logs"] = logs
+        self._finish_epoch()
+
+    def _finish_epoch(self):
+        """Validates, then writes the history, the checkpoint that it belongs to, and the logs.
+
+        In this order: a training that is killed before the checkpoint does the last row again, and
+        logs that cannot be written cost no epoch.
+        """
+        record, begun = self._state.record, time.monotonic()
+        validated = self._judge.evaluate(self._validation, verbose=0, return_dict=True)
+        row = {
+            "epoch": len(self.rows) + 1,
+            **record["logs"],
+            **{f"val_{name}": value for name, value in validated.items()},
+            "images_per_second": self._steps * self._batch_size / record["seconds"],
+            "seconds": record["seconds"] + time.monotonic() - begun,
+        }
+        _check_finite(row)
+        record.update(rows=[*self.rows, row], logs=None, seconds=0.0)
+        self._clock = time.monotonic()
+        is_chief = devices.is_chief(self._strategy)
+        if is_chief:
+            history.write(self._csv, self.rows)
+            name = self._network.name
+            print(history.line(self.rows, name=name, epochs=self._epochs), flush=True)
+        self._write_state()
+        if is_chief:
+            self._summaries.write(row["epoch"], {k: v for k, v in row.items() if k != "epoch"})
+        self._trained.stop_training = self.is_over
+
+    def _renamed(self, logs):
+        """Keras's logs, without the names of the outputs where there are two."""
+        names = self._trained.output_names
+        if len(names) == 1:
+            return dict(logs)
+        logs = {**logs, "accuracy": logs[f"{names[0]}_accuracy"]}
+        logs["auxiliary_loss"] = logs[f"{names[1]}_loss"]
+        return {name: value for name, value in logs.items() if not name.startswith(tuple(names))}
+
+    def _variables(self):
+        return [variable for mean in self._means for variable in mean.variables]
+
+    def _count_flips(self):
+        """The share of 1-bit weights whose sign is another than at the call before."""
+        signs = [
+            tf.reshape(tf.where(tf.convert_to_tensor(kernel) < 0, -1, 1), [-1])
+            for kernel in self._kernels
+        ]
+        self._flips.update_state(tf.concat(signs, axis=0))
+        ratio = float(self._flips.result())
+        self._flips.reset_state()
+        self._flips.update_state(tf.concat(signs, axis=0))
+        return ratio
+
+
+def _check_finite(row):
+    """Ends the training with an error if an epoch's mean loss is not finite.
+
+    The validation loss counts too: it alone is of the weights after the last step.
+    """
+    for name in ("loss", "val_loss"):
+        if not math.isfinite(row[name]):
+            raise ValueError(
+                f"the {name} is {row[name]} in epoch {row['epoch']}: try a lower learning_rate; "
+                "the checkpoint of the epoch before is kept"
+            )

@@ -1,0 +1,86 @@
+"""Measuring a trained network, and loading it again from its workdir."""
+
+import functools
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from cpnas_tf.data import datasets, streams
+from cpnas_tf.files import read_json
+from cpnas_tf.genotypes import Genotype
+from cpnas_tf.networks import reference
+from cpnas_tf.networks.cells import build_network
+from cpnas_tf.runs.checkpoints import load_weights
+
+
+def load_trained(directory, *, data_dir=None):
+    """Rebuilds the network that `bin/train.py` trained in `directory`, with its final weights.
+
+    Args:
+        directory: the training's workdir.
+        data_dir: TFDS data directory, where the training's is not right any more.
+
+    Returns:
+        `(model, test, run)`: the Keras model, the test `Images` of its data set, and the contents
+        of `config.json`.
+
+    Raises:
+        ValueError: if the training did not finish, or its last checkpoint is broken or does not
+            fit the data set's classes.
+    """
+    if not os.path.exists(os.path.join(directory, "metrics.json")):
+        raise ValueError(f"{directory} holds no finished training: run bin/train.py first")
+    run = read_json(os.path.join(directory, "config.json"))
+    if not isinstance(run, dict) or "config" not in run:
+        raise ValueError(f"{directory}/config.json is not that of a training")
+    section = {**run["config"]["data"], "split": "test"}
+    test = datasets.load(**section, data_dir=data_dir or run["data_dir"])
+    shape = {"input_shape": test.images.shape[1:], "classes": len(test.class_names)}
+    if run.get("model"):
+        model = getattr(reference, run["model"])(**shape)
+    else:
+        model = build_network(
+            Genotype(**run["genotype"]),
+            precision=run["precision"],
+            **shape,
+            **run["config"]["network"],
+        )
+    load_weights(model, directory)
+    return model, test, run
+
+
+def evaluate(model, images, *, batch_size=256):
+    """Measures a classifier on all images.
+
+    Args:
+        model: a Keras model from images in [-1, 1] to logits.
+        images: `Images`.
+        batch_size: images a step; it does not change the result.
+
+    Returns:
+        A dict of `accuracy` (top-1), `accuracy_top5`, `loss` (mean cross-entropy), `examples`,
+        `per_class`, the top-1 accuracy by class name (None for a class without images), and
+        `confusion_matrix`, how many images of each class (a row) were taken for each class.
+    """
+    predict = tf.function(functools.partial(model, training=False), autograph=False)
+    batches = [
+        (predict(batch).numpy(), batch_labels.numpy())
+        for batch, batch_labels in streams.evaluation_batches(images, batch_size=batch_size)
+    ]
+    logits, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()
+    top5 = tf.math.in_top_k(labels, logits, min(5, logits.shape[1])).numpy()
+    classes = len(images.class_names)
+    confusion = tf.math.confusion_matrix(labels, logits.argmax(axis=1), classes).numpy()
+    return {
+        "accuracy": float(confusion.trace() / len(labels)),
+        "accuracy_top5": float(top5.mean()),
+        "loss": float(losses.mean()),
+        "examples": len(labels),
+        "per_class": {
+            name: float(row[index] / row.sum()) if row.any() else None
+            for index, (name, row) in enumerate(zip(images.class_names, confusion, strict=True))
+        },
+        "confusion_matrix": confusion.tolist(),
+    }

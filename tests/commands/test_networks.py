@@ -1,0 +1,125 @@
+"""The commands with networks of other kinds: from papers, and for ImageNet."""
+
+import functools
+import importlib
+import signal
+
+import forked
+import numpy as np
+import pytest
+import small_folder
+import small_imagenet
+import tensorflow as tf
+from commands import (
+    PROGRESS,
+    TRAIN,
+    check_equal_trainings,
+    check_refused,
+    read_csv,
+    read_json,
+    succeed,
+)
+
+
+class TestReferenceNetworks:
+    """They are trained, evaluated and exported as a genotype's network is."""
+
+    def test_birealnet(self, tmp_path, data_dir):
+        workdir = tmp_path / "train"
+        arguments = ("--config=configs/train_digits.py", "--model=birealnet18")
+        arguments = (*arguments, "--config.training.epochs=1", f"--data_dir={data_dir}")
+        printed = succeed(forked.run("train", *arguments, f"--workdir={workdir}"))
+        assert "child: test accuracy" in printed
+        (row,) = read_csv(workdir / "history.csv")
+        assert float(row["filter_mse"]) > 0
+        run = read_json(workdir / "config.json")
+        assert (run["model"], run["genotype"], run["precision"]) == ("birealnet18", None, "child")
+        succeed(forked.run("evaluate", f"--workdir={workdir}"))
+        accuracy = read_json(workdir / "evaluation.json")["accuracy"]
+        assert accuracy == pytest.approx(read_json(workdir / "metrics.json")["val_accuracy"])
+        succeed(forked.run("export", f"--workdir={workdir}", f"--output={tmp_path}/export"))
+        assert read_json(tmp_path / "export" / "export.json")["changed_predictions"] == 0
+
+    def test_a_precision_is_refused(self, tmp_path, data_dir):
+        arguments = ("--config=configs/train_digits.py", "--model=wrn22", "--precision=child")
+        folders = (f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
+        check_refused(tmp_path, "train", *arguments, *folders, value="--precision")
+
+
+class TestFolder:
+    """Own images go through the commands."""
+
+    def arguments(self, tmp_path, genotype, *, test_size):
+        random = np.random.default_rng(0)
+        for split, size in (("train", 8), ("test", test_size)):
+            for name in ("cat", "dog"):
+                for number in range(4):
+                    image = random.integers(256, size=(size, size, 3), dtype=np.uint8)
+                    small_folder.write(tmp_path / "pets" / split / name / f"{number}.png", image)
+        return (
+            *(*TRAIN, "--config.training.batch_size=4", f"--genotype={genotype}"),
+            *(f"--config.data.name=folder:{tmp_path}/pets", f"--workdir={tmp_path}/run"),
+        )
+
+    def test_from_training_to_evaluation(self, tmp_path, genotype):
+        succeed(forked.run("train", *self.arguments(tmp_path, genotype, test_size=8)))
+        succeed(forked.run("evaluate", f"--workdir={tmp_path}/run"))
+        evaluation = read_json(tmp_path / "run" / "evaluation.json")
+        assert evaluation["examples"] == 8
+        assert set(evaluation["per_class"]) == {"cat", "dog"}
+
+    def test_test_images_of_another_size_are_refused_before_the_training(self, tmp_path, genotype):
+        arguments = self.arguments(tmp_path, genotype, test_size=12)
+        line = check_refused(tmp_path, "train", *arguments, value="--config.data.image_size")
+        assert "training images are 8x8, the test images 12x12" in line
+
+
+def run_out_of_memory():
+    def make_optimizer(*args, **given):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when\nallocating")
+
+    importlib.import_module("cpnas_tf.training.loop").make_optimizer = make_optimizer
+
+
+def test_out_of_memory_is_one_line(tmp_path, data_dir, genotype):
+    arguments = (*TRAIN, f"--genotype={genotype}", f"--workdir={tmp_path}/run")
+    arguments = (*arguments, f"--data_dir={data_dir}")
+    value = "out of memory: try a smaller batch_size"
+    check_refused(tmp_path, "train", *arguments, value=value, before=run_out_of_memory)
+
+
+class TestImageNet:
+    """A small set in TFDS's layout of ImageNet goes through all commands, and through stops."""
+
+    def test_from_training_to_export(self, tmp_path, genotype):
+        data = f"--data_dir={small_imagenet.write(tmp_path / 'data')}"
+        arguments = (
+            *("--config=configs/train_imagenet.py:star", f"--genotype={genotype}", data),
+            *("--config.data.image_size=64", "--config.network.cells=3"),
+            *("--config.network.channels=4", "--config.training.epochs=1"),
+            "--config.training.batch_size=10",
+        )
+        whole, workdir = tmp_path / "whole", tmp_path / "stopped"
+        succeed(forked.run("train", *arguments, f"--workdir={whole}"))
+        command = ("train", *arguments, f"--workdir={workdir}")
+        place = {"module": PROGRESS, "owner": "EpochCallback", "method": "on_train_batch_end"}
+        for number, call, code in ((signal.SIGTERM, 1, 130), (signal.SIGKILL, 1, -signal.SIGKILL)):
+            stop = functools.partial(forked.signal_self, number, call=call, **place)
+            assert forked.run(*command, before=stop).code == code
+        assert (workdir / "checkpoints" / "ckpt-00000-000000001.index").exists()
+        succeed(forked.run(*command))
+        check_equal_trainings(workdir, whole)
+        (row,) = read_csv(workdir / "history.csv")
+        assert float(row["auxiliary_loss"]) > 0
+        printed = succeed(forked.run("evaluate", f"--workdir={workdir}"))
+        evaluation = read_json(workdir / "evaluation.json")
+        assert evaluation["examples"] == 6
+        assert f"top-5 {evaluation['accuracy_top5']:.2%}" in printed
+        assert evaluation["loss"] == pytest.approx(float(row["val_loss"]), rel=1e-4)
+        assert len(evaluation["per_class"]) == 1000
+        succeed(forked.run("export", f"--workdir={workdir}", f"--output={tmp_path}/export"))
+        assert read_json(tmp_path / "export" / "export.json")["changed_predictions"] == 0
+        damaged = next((tmp_path / "data").rglob("*validation.tfrecord*"))
+        damaged.write_bytes(damaged.read_bytes()[:-100])
+        again = ("evaluate", f"--workdir={workdir}", "--overwrite")
+        check_refused(workdir, *again, value="truncated record at")

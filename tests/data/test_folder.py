@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from one_line import assert_one_line
+from PIL import Image
+from small_folder import write
+
+from cpnas_tf.data import datasets
+from cpnas_tf.data import folder as image_folder
+
+RANDOM = np.random.default_rng(0)
+# Corners of an image: what a mode keeps of red, green, blue and white.
+CORNERS = np.array([[[200, 0, 0], [0, 150, 0]], [[0, 0, 250], [255, 255, 255]]], np.uint8)
+
+
+def pixels(height=8, width=8):
+    return RANDOM.integers(256, size=(height, width, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of two classes with an image each, in both splits."""
+    for split in datasets.SPLITS:
+        for name in ("cat", "dog"):
+            write(tmp_path / split / name / "1.png", pixels())
+    return tmp_path
+
+
+class TestLoad:
+    def test_images_labels_and_names_in_order(self, tmp_path):
+        names = ["train/dog/1.png", "train/Cat/b.PNG", "train/Cat/a.png", "train/ape/1.png"]
+        written = {name: write(tmp_path / name, pixels(9, 12)) for name in names}
+        images = image_folder.load(tmp_path, "train")
+        assert images.class_names == ("Cat", "ape", "dog")
+        np.testing.assert_array_equal(images.labels, [0, 0, 1, 2])
+        order = ["train/Cat/a.png", "train/Cat/b.PNG", "train/ape/1.png", "train/dog/1.png"]
+        np.testing.assert_array_equal(images.images, [written[name] for name in order])
+
+    def test_other_files_are_left_out(self, folder):
+        expected = image_folder.load(folder, "train").images
+        for name in (".hidden.png", "Thumbs.db", "notes.txt"):
+            folder.joinpath("train", "cat", name).write_bytes(b"no image")
+        folder.joinpath("train", ".cache").mkdir()
+        folder.joinpath("train", "list.csv").touch()
+        np.testing.assert_array_equal(image_folder.load(folder, "train").images, expected)
+
+    @pytest.mark.parametrize("name", ["test", "validation", "val"])
+    def test_the_names_of_a_test_folder(self, folder, name):
+        folder.joinpath("test").rename(folder / name)
+        image = write(folder / name / "cat" / "0.png", pixels())
+        images = image_folder.load(folder, "test")
+        assert len(images) == 3
+        np.testing.assert_array_equal(images.images[0], image)
+
+    @pytest.mark.parametrize(
+        ("mode", "suffix", "tolerance"),
+        [
+            *[("RGB", suffix, 0) for suffix in ("png", "bmp", "gif")],
+            *[("RGB", "jpg", 3), ("CMYK", "jpg", 3), ("RGB", "webp", 3)],
+            *[("RGBA", "png", 0), ("RGBA", "bmp", 0), ("P", "png", 0)],
+        ],
+    )
+    def test_colours_in_all_modes(self, folder, mode, suffix, tolerance):
+        image = Image.fromarray(CORNERS.repeat(32, axis=0).repeat(32, axis=1))
+        palette = {"palette": Image.Palette.ADAPTIVE} if mode == "P" else {}
+        options = {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
+        options = {"lossless": True} if suffix == "webp" else options
+        image.convert(mode, **palette).save(folder / "train" / "cat" / f"0.{suffix}", **options)
+        images = image_folder.load(folder, "train", image_size=64)
+        assert images.images.shape[1:] == (64, 64, 3)
+        found = images.images[0, 16::32, 16::32].astype(int)
+        np.testing.assert_allclose(found, CORNERS, rtol=0, atol=tolerance)
+
+    @pytest.mark.parametrize(
+        ("mode", "suffix"),
+        [("L", "png"), ("LA", "png"), ("1", "png"), ("L", "jpg"), ("I;16", "png")],
+    )
+    def test_grey_in_all_modes(self, folder, mode, suffix):
+        shades = np.array([0, 255]).repeat(8) * np.ones([16, 1], int)
+        image = Image.fromarray(shades.astype(np.uint8))
+        if mode == "I;16":
+            image = Image.fromarray((shades * 257).astype(np.uint16))
+        else:
+            image = image.convert(mode)
+        image.save(folder / "train" / "cat" / f"0.{suffix}")
+        found = image_folder.load(folder, "train", image_size=16).images[0]
+        np.testing.assert_array_equal(found, shades[..., np.newaxis].repeat(3, axis=2))
+
+    def test_other_sizes_give_their_middle_resized(self, folder):
+        tall, wide = pixels(50, 30), pixels(21, 64)
+        for number, image in enumerate((tall, wide, np.full([16, 16, 3], 77, np.uint8)), start=2):
+            write(folder / "train" / "cat" / f"{number}.png", image)
+        found = image_folder.load(folder, "train", image_size=16).images
+        for image, expected in zip(found[1:3], (tall[10:40], wide[:, 21:42]), strict=True):
+            resized = Image.fromarray(expected).resize((16, 16), Image.Resampling.BILINEAR)
+            np.testing.assert_allclose(image.astype(int), resized, rtol=0, atol=1)
+        assert set(found[3].ravel()) == {77}
+
+    def test_the_right_size_is_left_alone(self, folder):
+        np.testing.assert_array_equal(
+            image_folder.load(folder, "train", image_size=8).images,
+            image_folder.load(folder, "train").images,
+        )
+
+
+class TestErrors:
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(ValueError, match="folder not found: .*/train") as error:
+            image_folder.load(tmp_path / "nowhere", "train")
+        assert_one_line(error, tmp_path / "nowhere/train/CLASS/1.jpg")
+
+    def test_no_test_folder(self, folder):
+        folder.joinpath("test").rename(folder / "later")
+        assert len(image_folder.load(folder, "train")) == 2
+        with pytest.raises(ValueError, match="folder not found: .*/test"):
+            image_folder.load(folder, "test")
+
+    @pytest.mark.parametrize(("left", "received"), [(["cat"], "cat"), ([], "none")])
+    def test_fewer_than_two_classes(self, folder, left, received):
+        for name in {"cat", "dog"} - set(left):
+            folder.joinpath("train", name).rename(folder / name)
+        with pytest.raises(ValueError, match=f"at least 2 classes, received: {received}") as error:
+            image_folder.load(folder, "train")
+        assert_one_line(error, folder / "train")
+
+    def test_a_class_without_images(self, folder):
+        folder.joinpath("train", "dog", "1.png").rename(folder / "train" / "dog" / "1.tif")
+        with pytest.raises(
+            ValueError, match=r"no image in .*/train/dog, expected.*\*.jpg"
+        ) as error:
+            image_folder.load(folder, "train")
+        assert_one_line(error)
+
+    @pytest.mark.parametrize(("extra", "lacks"), [("train", "test"), ("test", "train")])
+    @pytest.mark.parametrize("split", datasets.SPLITS)
+    def test_other_classes_in_the_other_split(self, folder, split, extra, lacks):
+        write(folder / extra / "cow" / "1.png", pixels())
+        with pytest.raises(ValueError, match="different classes in train and test") as error:
+            image_folder.load(folder, split)
+        assert_one_line(error, folder, f"'cow', which is in {extra} and not in {lacks}")
+
+    @pytest.mark.parametrize(
+        ("name", "content", "reason"),
+        [
+            ("empty.jpg", lambda png: b"", "empty"),
+            ("half.png", lambda png: png[: len(png) // 2], "Invalid PNG"),
+            ("text.gif", lambda png: b"a text, not an image", "Unknown image file format"),
+        ],
+    )
+    def test_broken_files(self, folder, name, content, reason):
+        png = folder.joinpath("train", "cat", "1.png").read_bytes()
+        broken = folder / "train" / "dog" / name
+        broken.write_bytes(content(png))
+        with pytest.raises(ValueError, match="1 of 3 images cannot be used: .* is broken") as error:
+            image_folder.load(folder, "train")
+        assert_one_line(error, broken, reason)
+
+    def test_a_broken_jpeg_file_and_how_many_there_are(self, folder):
+        content = tf.io.encode_jpeg(pixels(32, 32)).numpy()
+        for number in range(2, 5):
+            folder.joinpath("train", "dog", f"{number}.jpg").write_bytes(content[:-40])
+        with pytest.raises(ValueError, match="3 of 5 images cannot be used") as error:
+            image_folder.load(folder, "train", image_size=8)
+        assert_one_line(error, folder / "train" / "dog" / "2.jpg")
+
+    def test_tiny_files(self, folder):
+        write(folder / "train" / "dog" / "icon.png", pixels(16, 7))
+        with pytest.raises(ValueError, match="icon.png has 16x7 pixels, at least 8x8") as error:
+            image_folder.load(folder, "train", image_size=32)
+        assert_one_line(error, folder / "train" / "dog")
+
+    def test_bmp_files_with_a_palette(self, folder):
+        image = Image.fromarray(pixels()).convert("P")
+        image.save(folder / "train" / "dog" / "2.bmp")
+        with pytest.raises(ValueError, match="2.bmp is a BMP file of 8 bits a pixel: save it as"):
+            image_folder.load(folder, "train")
+
+    def test_several_sizes_and_none_given(self, folder):
+        write(folder / "train" / "dog" / "2.png", pixels(8, 10))
+        with pytest.raises(ValueError, match="2.png has 8x10 pixels, the first image 8x8") as error:
+            image_folder.load(folder, "train")
+        assert_one_line(error, "image_size (--config.data.image_size)")
+
+    def test_more_than_the_memory(self, folder):
+        with pytest.raises(ValueError, match="2 images of 99999999x99999999 pixels in") as error:
+            image_folder.load(folder, "train", image_size=99_999_999)
+        assert_one_line(error, folder, "a smaller image_size is needed")
+
+
+class TestDescribe:
+    @pytest.mark.parametrize("image_size", [None, 12])
+    def test_it_says_what_load_does(self, tmp_path, image_size):
+        for name in ("a", "b", "c"):
+            write(tmp_path / "train" / name / "1.png", pixels(9, 12))
+        images = image_folder.load(tmp_path, "train", image_size=image_size)
+        description = image_folder.describe(tmp_path, "train", image_size=image_size)
+        assert description == (images.images.shape[1:], 3)
+        assert images.class_names == ("a", "b", "c")

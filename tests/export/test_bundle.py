@@ -1,0 +1,265 @@
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import resource
+import sys
+import types
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+from exportable import IMAGES, REAL_INPUTS, make_network, normalized, small_model
+
+from cpnas_tf import export
+from cpnas_tf.export import bundle, flatbuffer
+from cpnas_tf.networks.costs import layer_costs, total
+
+HAS_LCE = importlib.util.find_spec("larq_compute_engine") is not None
+
+
+def files(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A child's export: the folder, the child and the summary."""
+    folder, child = tmp_path_factory.mktemp("export") / "out", make_network()
+    return folder, child, export.export(child, IMAGES, directory=folder)
+
+
+@pytest.fixture
+def small_export(tmp_path):
+    export.export(small_model(), IMAGES, directory=tmp_path / "out")
+    return tmp_path / "out"
+
+
+class TestExport:
+    def test_what_is_written(self, exported):
+        folder, child, summary = exported
+        written = ["README.md", "export.json", *(["model.tflite"] * HAS_LCE), "saved_model"]
+        assert sorted(os.listdir(folder)) == written
+        assert os.listdir(folder.parent) == ["out"]
+        assert json.loads((folder / "export.json").read_text()) == summary
+        sizes = [len(content) for content in files(folder / "saved_model").values()]
+        assert summary["saved_model_bytes"] == sum(sizes)
+        assert summary["memory_mbit"] == total(layer_costs(child))["bits"] / 1e6
+        assert summary["packed_weight_bytes"] <= 1.15 * 1e6 * summary["memory_mbit"] / 8
+        assert summary["images_checked"] == 40
+        assert summary["changed_predictions"] == 0
+        assert summary["largest_difference"] == 0
+
+    def test_of_a_child_with_real_inputs(self, tmp_path):
+        child = make_network(real_inputs=REAL_INPUTS, drop_path=0.1)
+        summary = export.export(child, IMAGES, directory=tmp_path / "out")
+        bits = total(layer_costs(child))["bits"]
+        assert summary["packed_weight_bytes"] == math.ceil(bits / 8)
+        assert summary["largest_difference"] == summary["changed_predictions"] == 0
+        assert not HAS_LCE or summary["tflite_changed_predictions"] == 0
+
+    @pytest.mark.skipif(not HAS_LCE, reason="needs Larq Compute Engine")
+    def test_the_flatbuffer(self, exported):
+        folder, _, summary = exported
+        assert summary["tflite_bytes"] == (folder / "model.tflite").stat().st_size
+        assert summary["tflite_images_checked"] == 40
+        assert summary["tflite_changed_predictions"] == 0
+        assert 0 < summary["tflite_largest_difference"] <= 1e-4
+        assert 30 <= summary["tflite_images_decided"] <= 40
+
+    def test_without_lce_there_is_no_flatbuffer(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "larq_compute_engine", None)
+        summary = export.export(make_network(), IMAGES, directory=tmp_path / "out")
+        assert summary["tflite_bytes"] is None
+        assert not any(name.startswith("tflite_") for name in summary.keys() - {"tflite_bytes"})
+        assert not (tmp_path / "out" / "model.tflite").exists()
+
+    @pytest.fixture
+    def confuse(self, monkeypatch):
+        """Lets the answers of a signature go through a function: `confuse(signature, function)`."""
+        load = tf.saved_model.load
+
+        def confuse(confused, function):
+            def load_confused(path):
+                signatures = dict(load(path).signatures)
+                serve = signatures[confused]
+                signatures[confused] = lambda **request: function(serve(**request))
+                return types.SimpleNamespace(signatures=signatures)
+
+            monkeypatch.setattr(tf.saved_model, "load", load_confused)
+
+        return confuse
+
+    @pytest.mark.parametrize("signature", ["serving_default", "serve_bytes"])
+    @pytest.mark.parametrize("change", [1e-3, math.nan])
+    def test_other_logits_are_refused(self, tmp_path, confuse, signature, change):
+        confuse(signature, lambda answer: {**answer, "logits": answer["logits"] + change})
+        with pytest.raises(ValueError, match="^the SavedModel differs from Keras by ") as error:
+            export.export(small_model(), IMAGES, directory=tmp_path / "out")
+        assert len(str(error.value).splitlines()) == 1
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize("output", ["classes", "labels"])
+    def test_other_predictions_are_refused(self, tmp_path, confuse, output):
+        confuse("serving_default", lambda answer: {**answer, output: answer[output][::-1]})
+        with pytest.raises(ValueError, match=r"by 0 and in \d+ of 40 predictions"):
+            export.export(make_network(), IMAGES, directory=tmp_path / "out")
+        assert os.listdir(tmp_path) == []
+
+    def test_a_difference_in_any_batch_counts(self, tmp_path, confuse, monkeypatch):
+        errors = iter([0.0, 0.5, 0.25, 0.0])
+        monkeypatch.setattr(bundle, "_BATCH", 10)
+        confuse(
+            "serving_default",
+            lambda answer: {**answer, "logits": answer["logits"] + next(errors)},
+        )
+        with pytest.raises(ValueError, match="by 0.5 and in 0 of 40 predictions"):
+            export.export(small_model(), IMAGES, directory=tmp_path / "out")
+
+    def test_a_network_of_nan_is_refused(self, tmp_path):
+        model = small_model()
+        model.get_layer("logits").bias.assign([math.nan] * 3)
+        with pytest.raises(ValueError, match="differs from Keras by nan"):
+            export.export(model, IMAGES, directory=tmp_path / "out")
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda logits: logits + 1e-3, "for 40 of 40 images .* and in 0 of 40 predictions"),
+            (lambda logits: logits * math.nan, "for 40 of 40 images"),
+            (lambda logits: np.vstack([logits[:1] + 1, logits[1:]]), "for 1 of 40 .* in 0 of 40"),
+            (lambda logits: np.vstack([-logits[:5], logits[5:]]), "for 5 of 40 .* in 5 of 40"),
+        ],
+    )
+    def test_another_flatbuffer_is_refused(self, tmp_path, monkeypatch, change, message):
+        predict = flatbuffer.predict
+        monkeypatch.setattr(flatbuffer, "predict", lambda *args: change(predict(*args)))
+        with pytest.raises(ValueError, match=f"^the flatbuffer differs from Keras {message}"):
+            export.export(small_model(), IMAGES, directory=tmp_path / "out")
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize(("changed", "refused"), [(4, False), (5, True)])
+    def test_of_images_that_rounding_decides_few_may_differ(
+        self, tmp_path, monkeypatch, changed, refused
+    ):
+        predict = flatbuffer.predict
+
+        def change(*args):
+            logits = predict(*args)
+            return np.vstack([-logits[:changed], logits[changed:]])
+
+        monkeypatch.setattr(flatbuffer, "predict", change)
+        nearest = np.repeat([bundle.ROUNDING / 2, bundle.ROUNDING * 2], [changed, 40 - changed])
+        monkeypatch.setattr(bundle, "nearest_to_zero", lambda *args: nearest)
+        error = pytest.raises(ValueError, match=" 0 of 35 images .* and in 5 of 40 predictions")
+        with error if refused else contextlib.nullcontext():
+            summary = export.export(small_model(), IMAGES, directory=tmp_path / "out")
+            assert summary["tflite_changed_predictions"] == 4
+            assert summary["tflite_images_decided"] == 36
+
+    def test_how_near_to_0_signs_come(self):
+        x = tf.keras.Input([8, 8, 1])
+        zeros = 0.0 * x  # whose sign is the same in whatever order one adds up
+        y = [lq.layers.QuantConv2D(3, 1, input_quantizer="ste_sign")(part) for part in (x, zeros)]
+        logits = tf.keras.layers.GlobalAveragePooling2D()(tf.keras.layers.add(y))
+        sizes = np.abs(normalized(IMAGES)).reshape(40, -1)
+        expected = sizes.min(axis=1) / np.sqrt(np.mean(sizes**2))
+        nearest = bundle.nearest_to_zero(tf.keras.Model(x, logits), IMAGES.images)
+        np.testing.assert_allclose(nearest, expected, atol=1e-6)
+        assert set(bundle.nearest_to_zero(small_model(), IMAGES.images)) == {math.inf}
+
+    def test_of_a_flatbuffer_the_first_images_are_checked(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(bundle, "FLATBUFFER_IMAGES", 7)
+        summary = export.export(small_model(), IMAGES, directory=tmp_path / "out")
+        assert (summary["images_checked"], summary["tflite_images_checked"]) == (40, 7)
+
+    def test_refuses_to_replace_without_being_told(self, small_export):
+        before = files(small_export)
+        with pytest.raises(ValueError, match=f"^{small_export} holds an export: .*--overwrite$"):
+            export.export(small_model(), IMAGES, directory=small_export)
+        assert files(small_export) == before
+
+    def test_overwrite_replaces_it_all(self, small_export):
+        (small_export / "saved_model" / "old").write_text("old")
+        before = files(small_export)
+        summary = export.export(small_model(), IMAGES, directory=small_export, overwrite=True)
+        after = files(small_export)
+        assert after.keys() == before.keys() - {"saved_model/old"}
+        assert after != {name: before[name] for name in after}
+        assert json.loads(after["export.json"]) == summary
+        assert os.listdir(small_export.parent) == ["out"]
+
+    @pytest.mark.parametrize("make", ["folder", "file", "link"])
+    def test_never_replaces_what_is_no_export(self, tmp_path, make):
+        path = tmp_path / "out"
+        if make == "folder":
+            path.mkdir()
+            (path / "mine.txt").write_text("mine")
+        elif make == "file":
+            path.write_text("mine")
+        else:
+            path.symlink_to(tmp_path / "missing")
+        for overwrite in (False, True):
+            with pytest.raises(ValueError, match=f"^{path} is there and is no export: .*--output$"):
+                export.export(small_model(), IMAGES, directory=path, overwrite=overwrite)
+        assert os.listdir(tmp_path) == ["out"]
+        assert make == "link" or files(tmp_path)
+
+    @pytest.mark.parametrize(
+        "failing", ["_write_saved_model", "_write_flatbuffer", "write_json", "write_model_card"]
+    )
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+    def test_a_failure_midway_leaves_the_old_export(
+        self, small_export, monkeypatch, failing, error
+    ):
+        def fail(*args, **kwargs):
+            assert any(path.endswith(".partial") for path in os.listdir(small_export.parent))
+            raise error
+
+        before = files(small_export)
+        monkeypatch.setattr(bundle, failing, fail)
+        with pytest.raises(error):
+            export.export(small_model(), IMAGES, directory=small_export, overwrite=True)
+        assert files(small_export) == before
+        assert os.listdir(small_export.parent) == ["out"]
+
+    def test_a_failure_leaves_nothing_where_nothing_was(self, tmp_path, monkeypatch):
+        def fail(*args):
+            raise ValueError("differs")
+
+        monkeypatch.setattr(bundle, "_write_saved_model", fail)
+        with pytest.raises(ValueError, match="^differs$"):
+            export.export(small_model(), IMAGES, directory=tmp_path / "out")
+        assert os.listdir(tmp_path) == []
+
+    def test_a_full_disk_leaves_the_old_export(self, small_export):
+        before = files(small_export)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+        try:
+            with pytest.raises(OSError, match="^cannot write .*: .*File too large.*$") as error:
+                export.export(small_model(), IMAGES, directory=small_export, overwrite=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert len(str(error.value).splitlines()) == 1
+        assert files(small_export) == before
+        assert os.listdir(small_export.parent) == ["out"]
+
+    def test_a_folder_below_a_file_is_refused(self, tmp_path):
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(ValueError, match=f"^{tmp_path}/file/out.* lies in a file"):
+            export.export(small_model(), IMAGES, directory=tmp_path / "file" / "out")
+
+    def test_makes_the_folders_above_and_takes_text_and_paths(self, tmp_path):
+        directory = f"{tmp_path}/a/b/"
+        export.export(small_model(), IMAGES, directory=directory)
+        assert sorted(os.listdir(tmp_path / "a")) == ["b"]
+        assert pathlib.Path(directory, "export.json").exists()

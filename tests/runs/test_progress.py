@@ -1,0 +1,75 @@
+import itertools
+
+import pytest
+from fake_search import run_search
+
+from cpnas_tf.runs import progress as progress_module
+from cpnas_tf.search.oracle import Result
+
+RESULT = Result(2, 1, 0, ("none",) * 28, 0.5, 0.75, 1.0)
+ESTIMATE = {
+    "first_step_seconds": 12.34,
+    "step_seconds": 0.8,
+    "validation_seconds": 1.5,
+    "total_seconds": 90_061,
+    "peak_bytes": 3 * 2**29,
+}
+
+
+def test_a_line_an_architecture(monkeypatch, capsys):
+    """An hour from call to call: the ETA is that of what is left, from what this process did."""
+    monkeypatch.setattr(progress_module.time, "monotonic", itertools.count(0, 3600).__next__)
+    progress, text = progress_module.Progress(105, 50), progress_module.result_text(RESULT)
+    progress.finish(text, images=1000, seconds=4.0)
+    progress.finish(text, images=1000, seconds=0.5)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        "[ 51/105] stage 2 round 1 sample 0  child 50.00%  parent 75.00%     250 images/s"
+        "  ETA 2 days, 6:00:00"
+    )
+    assert second.endswith("   2000 images/s  ETA 2 days, 5:00:00")
+
+
+def test_plan_of_the_papers_search():
+    text = progress_module.plan(operations=8, rounds=3, images=25_000, estimate=ESTIMATE)
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[1] == ["0", "8", "24", "600,000"]
+    assert lines[7] == ["6", "2", "6", "150,000"]
+    assert lines[8] == ["total", "105", "2,625,000"]
+    assert "the first step 12.3 s, each further one 0.800 s" in text
+    assert "validation of an architecture 1.50 s" in text
+    assert "1 day, 1:01:01 for the search, 1.5 GiB of memory" in text
+
+
+def test_summary():
+    rows, _, _ = run_search(rounds=2)
+    lines = [line.split() for line in progress_module.summary(rows).splitlines()[1:]]
+    assert [line[0] for line in lines] == [*map(str, range(7)), "total"]
+    assert [int(line[1]) for line in lines] == [16, 14, 12, 10, 8, 6, 4, 70]
+    for column, name in ((2, "child_accuracy"), (3, "parent_accuracy")):
+        for line in lines:
+            group = [row[name] for row in rows if line[0] in ("total", str(row["stage"]))]
+            mean = 100 * sum(group) / len(group)
+            assert float(line[column].rstrip("%")) == pytest.approx(mean, abs=0.005)
+    assert lines[0][4] == "0:00:24"
+    assert lines[-1][4] == "0:01:45"
+
+
+def test_a_search_by_epochs():
+    estimate = {**ESTIMATE, "warmup_step_seconds": 0.4}
+    lines = progress_module.plan_epochs(
+        epochs=50, warmup_epochs=15, images=2_125_000, estimate=estimate
+    ).splitlines()
+    assert lines[0] == "50 epochs on 2,125,000 images in all, the first 15 of the weights alone."
+    assert "the first step 12.3 s, each further one 0.400 s in the warm-up and 0.800 s" in lines[1]
+    assert lines[2] == "Estimated: 1 day, 1:01:01 for the search, 1.5 GiB of memory."
+    warm = {"accuracy": 0.5, "architecture_accuracy": None, "seconds": 61.2}
+    rows = [warm, {**warm, "architecture_accuracy": 0.25}]
+    assert progress_module.epoch_text(warm) == "weights 50.00%  architecture warm-up"
+    expected = "2 epochs in 0:02:02; in the last one: weights 50.00%  architecture  25.00%"
+    assert progress_module.summary_epochs(rows) == expected
+
+
+def test_nothing_moves_where_nobody_looks(capsys):
+    progress_module.Progress(5, 0).step(0, 1, 3)
+    assert capsys.readouterr().out == ""

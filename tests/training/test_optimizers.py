@@ -1,0 +1,121 @@
+import math
+
+import cpnas_tf  # noqa: F401, isort: skip
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cpnas_tf.training.optimizers import OPTIMIZERS, make_optimizer
+
+
+class TestOptimizer:
+    STEPS = 5
+
+    def gradients(self):
+        random = np.random.default_rng(0)
+        return [[random.normal(size=(3, 2)), random.normal(size=2)] for _ in range(self.STEPS)]
+
+    def start(self):
+        random = np.random.default_rng(1)
+        return [random.normal(size=(3, 2)), random.normal(size=2)]
+
+    def expected(self, rule, *, clip, l2):
+        """The weights after the steps: clipped by the global norm, then L2 added, then `rule`."""
+        weights = self.start()
+        slots = [{} for _ in weights]
+        for step, gradients in enumerate(self.gradients()):
+            norm = math.sqrt(sum(np.sum(gradient**2) for gradient in gradients))
+            scale = min(1, clip / norm) if clip else 1
+            learning_rate = 0.1 * 0.5 * (1 + math.cos(math.pi * step / self.STEPS))
+            for number, gradient in enumerate(gradients):
+                gradient = gradient * scale + l2 * weights[number]
+                weights[number] = weights[number] + rule(
+                    gradient, slots[number], learning_rate, step + 1
+                )
+        return weights
+
+    def found(self, name, *, clip, l2, **settings):
+        optimizer = make_optimizer(
+            name,
+            learning_rate=0.1,
+            steps=self.STEPS,
+            weight_decay=l2,
+            gradient_clip=clip,
+            **settings,
+        )
+        variables = [tf.Variable(weights, dtype=tf.float32) for weights in self.start()]
+        for gradients in self.gradients():
+            gradients = [tf.constant(gradient, tf.float32) for gradient in gradients]
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return [variable.numpy() for variable in variables]
+
+    @pytest.mark.parametrize("clip", [0, 0.5, 1e6])
+    @pytest.mark.parametrize("l2", [0.0, 0.3])
+    @pytest.mark.parametrize("momentum", [0.0, 0.9])
+    def test_sgd(self, clip, l2, momentum):
+        def rule(gradient, slot, learning_rate, step):
+            slot["v"] = momentum * slot.get("v", 0) - learning_rate * gradient
+            return slot["v"]
+
+        found = self.found("sgd", clip=clip, l2=l2, momentum=momentum)
+        for value, expected in zip(found, self.expected(rule, clip=clip, l2=l2), strict=True):
+            np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("clip", [0, 0.5])
+    @pytest.mark.parametrize("l2", [0.0, 0.3])
+    def test_adam(self, clip, l2):
+        def rule(gradient, slot, learning_rate, step):
+            slot["m"] = 0.9 * slot.get("m", 0) + 0.1 * gradient
+            slot["v"] = 0.999 * slot.get("v", 0) + 0.001 * gradient**2
+            rate = learning_rate * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            return -rate * slot["m"] / (np.sqrt(slot["v"]) + 1e-7)
+
+        found = self.found("adam", clip=clip, l2=l2)
+        for value, expected in zip(found, self.expected(rule, clip=clip, l2=l2), strict=True):
+            np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("name", OPTIMIZERS)
+    def test_some_variables_have_no_decay(self, name):
+        def found(l2, *, kept=()):
+            optimizer = make_optimizer(
+                name, learning_rate=0.1, steps=2, weight_decay=l2, without_decay=kept
+            )
+            optimizer.apply_gradients([(tf.constant([-0.5]), variable) for variable in variables])
+            return [float(variable[0]) for variable in variables]
+
+        variables = [tf.Variable([2.0]), tf.Variable([3.0])]
+        plain = found(0.0)
+        for variable, value in zip(variables, (2.0, 3.0), strict=True):
+            variable.assign([value])
+        decayed = found(3.0, kept=variables[:1])
+        assert decayed[0] == plain[0]
+        expected = 3.0 - 0.1 * (3.0 * 3.0 - 0.5) if name == "sgd" else 3.0 - 0.1
+        assert decayed[1] == pytest.approx(expected, rel=1e-4)
+
+    @pytest.mark.parametrize("name", OPTIMIZERS)
+    def test_keras_can_rebuild_it(self, name):
+        optimizer = make_optimizer(
+            name, learning_rate=0.1, steps=7, weight_decay=0.3, gradient_clip=0.5
+        )
+        again = tf.keras.optimizers.deserialize(tf.keras.optimizers.serialize(optimizer))
+        assert type(again) is type(optimizer)
+        assert again.get_config() == optimizer.get_config()
+        assert again.get_config()["l2"] == 0.3
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"name": "lamb"}, "optimizer must be one of sgd, adam, received: 'lamb'"),
+            ({"learning_rate": 0}, "learning_rate must be a number > 0, received: 0"),
+            ({"learning_rate": math.nan}, "learning_rate must be .* received: nan"),
+            ({"learning_rate": math.inf}, "learning_rate must be .* received: inf"),
+            ({"momentum": 1.0}, r"momentum must be in \[0, 1\), received: 1.0"),
+            ({"momentum": -0.1}, "momentum must be .* received: -0.1"),
+            ({"weight_decay": -1e-4}, "weight_decay must be a number >= 0, received: -0.0001"),
+            ({"weight_decay": math.nan}, "weight_decay must be .* received: nan"),
+            ({"gradient_clip": -1}, "gradient_clip must be a number >= 0, received: -1"),
+        ],
+    )
+    def test_refuses(self, settings, message):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            make_optimizer(**{"name": "sgd", "learning_rate": 1, "steps": 1, **settings})
