@@ -6,8 +6,8 @@ Saves the SavedModel of the 10-cell CIFAR-10 child of each genotype, and that of
 precision. The networks were trained for two steps on noise: sizes do not depend on what weights
 are, but a batch normalization that has seen nothing cannot be folded. A saving is WRN-22's bytes
 over the child's, of the weights (1-bit kernels, real stem and classifier) and of the whole folder.
-The last line is one JSON object: a row a network, with the sizes of `saved_model.sizes`, `memory_mbit`
-by the paper's count, `weight_saving` and `folder_saving`.
+The last line is one JSON object: a row per network, with the sizes of `saved_model.sizes`,
+`memory_mbit` by the paper's count, `weight_saving` and `folder_saving`.
 
 benchmarks/results/shipping/genotype_2.9m.json is, of 20,000 random genotypes of many poolings, the
 one whose child comes nearest to the paper's 2.9 M binary weights.

@@ -38,7 +38,7 @@ def read(directory):
         directory: the ablation's workdir.
 
     Returns:
-        `(searches, runs)`, the contents of its `search.json` and `run.json` files, see `ablation.grid`.
+        `(searches, runs)`, the contents of its `search.json` and `run.json` files, see `grid`.
 
     Raises:
         ValueError: naming the file, if one is broken, or is of a run whose search is not there.

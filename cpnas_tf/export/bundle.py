@@ -31,8 +31,8 @@ _ENCODED = 16
 def export(model, images, *, directory, workdir=None, overwrite=False):
     """Writes the export of a network into `directory`, all or nothing.
 
-    `saved_model/` (see `saved_model.save`), `model.tflite` (see `flatbuffer.convert`; left out if it
-    needs Larq Compute Engine, which is not installed), `export.json`, and `README.md`, the model
+    `saved_model/` (`saved_model.save`), `model.tflite` (`flatbuffer.convert`; left out if it needs
+    Larq Compute Engine, which is not installed), `export.json`, and `README.md`, the model
     card. What was written is loaded again and compared with the Keras model before it takes its
     place.
 

@@ -85,7 +85,7 @@ class PCDarts:
         warmup_epochs: how many of them train the weights alone.
         batch_size: images a step, of each half.
         learning_rate: of SGD on the weights; follows a cosine to 0.
-        momentum, weight_decay, gradient_clip: of the same, see `training.optimizers.make_optimizer`.
+        momentum, weight_decay, gradient_clip: of the same, see `make_optimizer`.
         architecture_learning_rate: of Adam on alpha and beta.
         architecture_weight_decay: L2 on alpha and beta.
         augmentation: keyword arguments of `data.augmentation.augment`, for both halves.

@@ -67,7 +67,7 @@ def train(
         optimizer, learning_rate, momentum, weight_decay, gradient_clip: see `make_optimizer`.
         decay_batch_norm: whether weight decay is on batch normalization's parameters, too.
         label_smoothing: the share of a label that is spread over all classes, in [0, 1).
-        auxiliary_weight: of the loss of an auxiliary tower (see `networks.cells.add_auxiliary_tower`)
+        auxiliary_weight: of the loss of an auxiliary tower (see `add_auxiliary_tower`)
             that is trained beside the classifier and left out elsewhere; 0 for none.
         early_stopping: after how many epochs without a better validation accuracy to end; None for
             never.
