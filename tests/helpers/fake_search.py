@@ -3,6 +3,8 @@
 import random
 
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
+from cpnas_tf.runs import search_log
+from cpnas_tf.search.oracle import Result
 
 
 def run_search(*, rounds, seed=0, operations=OPERATIONS):
