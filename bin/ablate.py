@@ -48,10 +48,10 @@ def main():
     from cpnas_tf.ablation import grid, table
 
     part = grid.role()
-    grid = config.call(grid.make_grid, section="grid")
+    runs = config.call(grid.make_grid, section="grid")
     find, train = _prepare()
     with contextlib.nullcontext() if part == "worker" else claim:
-        grid.ablate(grid, find=find, train=train, directory=FLAGS.workdir)
+        grid.ablate(runs, find=find, train=train, directory=FLAGS.workdir)
         if part != "worker":
             print(table.text(table.write(FLAGS.workdir)))
 

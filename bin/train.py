@@ -60,7 +60,7 @@ def main():
     recipes.make_deterministic("training")
     images, test = recipes.load_images()
     with contextlib.ExitStack() as claimed:
-        model, history = recipes.train(
+        model, epochs = recipes.train(
             genotype or FLAGS.model,
             images,
             test,
@@ -72,14 +72,14 @@ def main():
         )
         if worker:
             return
-        best = history.best(history)
+        best = history.best(epochs)
         metrics = {
-            **history[-1],
+            **epochs[-1],
             "best_val_accuracy": best["val_accuracy"],
             "best_epoch": best["epoch"],
             "precision": precision,
             "parameters": model.count_params(),
-            "seconds": round(sum(row["seconds"] for row in history), 1),
+            "seconds": round(sum(row["seconds"] for row in epochs), 1),
         }
         files.write_json(os.path.join(FLAGS.workdir, "metrics.json"), metrics)
     print(f"{precision}: test accuracy {metrics['val_accuracy']:.2%} ({FLAGS.workdir})")

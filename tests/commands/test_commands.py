@@ -41,6 +41,7 @@ from commands import (
 from forked import ROOT
 from pages import Page
 
+from cpnas_tf.cli import app
 from cpnas_tf.genotypes import CHOICES, Genotype
 from cpnas_tf.networks import reference
 
@@ -493,7 +494,7 @@ class TestProfile:
         assert {name for name, _ in functions if name[0] != "_"} == set(self.PARAMETERS)
         assert {
             name: "child" if binary else "parent" for name, (_, binary) in self.PARAMETERS.items()
-        } == reference.REFERENCE_NETWORKS
+        } == app.REFERENCE_NETWORKS
 
     @pytest.mark.parametrize("precision", ["child", "parent"])
     def test_the_networks_of_a_genotype(self, genotype, precision):

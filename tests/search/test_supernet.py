@@ -3,7 +3,6 @@
 import functools
 import random
 
-import cpnas_tf.supernet
 import larq as lq
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
 from cpnas_tf.networks.operations import PRECISIONS
+from cpnas_tf.search import supernet as supernet_module
 from cpnas_tf.search.banks import ste_sign
 from cpnas_tf.search.supernet import Supernet
 
@@ -97,8 +97,8 @@ def trained(request):
     rounding would decide a sign.
     """
     with pytest.MonkeyPatch.context() as patch:
-        once = functools.cache(cpnas_tf.supernet.build_network)
-        patch.setattr(cpnas_tf.supernet, "build_network", once)  # `derive` then sets weights only
+        once = functools.cache(supernet_module.build_network)
+        patch.setattr(supernet_module, "build_network", once)  # `derive` then sets weights only
         engine = Engine(request.param)
         for step in range(8):
             engine.train(

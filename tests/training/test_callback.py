@@ -28,7 +28,7 @@ from small_training import (
 )
 
 from cpnas_tf.networks import cells
-from cpnas_tf.runs import history
+from cpnas_tf.runs import history as history_log
 from cpnas_tf.training import callback
 
 pytestmark = pytest.mark.usefixtures("deterministic")
@@ -112,7 +112,7 @@ class TestStopped:
         assert untimed(found) == untimed(history)
         assert_same(trained_state(again, again_loss), trained_state(model, loss))
         assert np.any(loss.centres.numpy())
-        assert untimed(history.read(tmp_path / "history.csv")) == untimed(history)
+        assert untimed(history_log.read(tmp_path / "history.csv")) == untimed(history)
 
     def test_a_long_epoch_is_saved_amid(self, finished, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
@@ -131,7 +131,7 @@ class TestStopped:
             patch.setattr(tf.train.Checkpoint, "write", raising(StopError))
             with pytest.raises(StopError):
                 train(small_model(), tmp_path)
-        assert len(history.read(tmp_path / "history.csv")) == 1
+        assert len(history_log.read(tmp_path / "history.csv")) == 1
         again = small_model()
         assert untimed(train(again, tmp_path)) == untimed(history)
         assert_same(state(again), state(model))
@@ -190,7 +190,7 @@ class TestDivergence:
             with pytest.raises(ValueError, match=message):
                 train(small_model(), stopped)
         assert checkpoint_files(stopped) == before
-        assert len(history.read(stopped / "history.csv")) == 3
+        assert len(history_log.read(stopped / "history.csv")) == 3
         assert untimed(train(small_model(), stopped)) == untimed(finished[2])
 
 
