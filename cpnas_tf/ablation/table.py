@@ -191,20 +191,23 @@ def interval(values):
         A dict of `mean`, `std` (of the sample, n - 1), `low` and `high`; the latter three are None
         for a single number.
     """
-    mean, count = fmean(values), len(values)
-    if count < 2:
+    mean = fmean(values)
+    if len(values) < 2:
         return {"mean": mean, "std": None, "low": None, "high": None}
-    std = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * std / math.sqrt(count)
-    return {"mean": mean, "std": std, "low": mean - half, "high": mean + half}
+    std, test = float(np.std(values, ddof=1)), _t_test(values)
+    low, high = map(float, test.confidence_interval(CONFIDENCE)) if test else (mean, mean)
+    return {"mean": mean, "std": std, "low": low, "high": high}
 
 
 def paired_p_value(differences):
     """The p-value of `TEST` for differences of mean 0, or None if they are all the same."""
-    if np.ptp(differences) < _ROUNDING:
-        return None
-    error = np.std(differences, ddof=1) / math.sqrt(len(differences))
-    return 2 * float(stats.t.sf(abs(fmean(differences)) / error, len(differences) - 1))
+    test = _t_test(differences)
+    return float(test.pvalue) if test else None
+
+
+def _t_test(values):
+    """The t-test of a mean of 0; None for equal values, whose variance is zero."""
+    return stats.ttest_1samp(values, 0) if np.ptp(values) > _ROUNDING else None
 
 
 def _compare(found, chance):

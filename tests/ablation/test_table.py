@@ -79,6 +79,12 @@ class TestInterval:
         expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
         assert (found["low"], found["high"]) == pytest.approx(tuple(expected))
 
+    @pytest.mark.parametrize("values", [[0.8, 0.8, 0.8], [0.3 - 0.2, 0.4 - 0.3]])
+    def test_equal_values_have_one_of_no_width(self, values):
+        found = interval(values)
+        assert found["low"] == found["mean"] == found["high"] == pytest.approx(values[0])
+        assert found["std"] == pytest.approx(0, abs=1e-15)
+
     def test_one_value_has_none(self):
         assert interval([0.5]) == {"mean": 0.5, "std": None, "low": None, "high": None}
 

@@ -237,9 +237,10 @@ def test_plot_refuses_what_it_cannot_do(tmp_path):
 def test_drawing_loads_neither_tensorflow_nor_pyplot(tmp_path):
     program = """
 import sys
-from cpnas_tf import genotypes, plotting
+from cpnas_tf import genotypes
+from cpnas_tf.plots import search
 assert "matplotlib" not in sys.modules
-plotting.plot(sys.argv[1], genotype=genotypes.Genotype.from_choices(["none"] * 28))
+search.plot(sys.argv[1], genotype=genotypes.Genotype.from_choices(["none"] * 28))
 assert not {"tensorflow", "matplotlib.pyplot"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program, tmp_path], check=True)

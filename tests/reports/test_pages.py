@@ -113,9 +113,12 @@ def test_no_value_becomes_markup(search, ablation, tmp_path):
             changed = {**json.loads(path.read_text())}
             if changed["method"] == record["method"]:
                 path.write_text(json.dumps({**changed, "method": HOSTILE}))
-    for folder, kind in ((search, "Search"), (ablation, "Ablation")):
+    for folder, kind, make in (
+        (search, "Search", make_report),
+        (ablation, "Ablation", ablation_report.make_report),
+    ):
         moved = folder.rename(tmp_path / HOSTILE.replace("/", ""))
-        page = Page(make_report(moved))
+        page = Page(make(moved))
         assert page.headings[0] == f"{kind} on {HOSTILE}"
         assert page.words.count(HOSTILE) >= 4
         shutil.rmtree(moved)
