@@ -47,6 +47,19 @@ def run(code, **environment):
     return process.stdout.strip()
 
 
+def test_what_is_not_a_module_is_installed_too():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = {
+        ROOT.joinpath(*package.split("."), name)
+        for package, names in config["options.package_data"].items()
+        for name in names.split()
+    }
+    files = {path for path in (ROOT / "cpnas_tf").rglob("*") if path.is_file()}
+    compiled = {path for path in files if path.suffix == ".pyc"}
+    assert listed == files - compiled - set(MODULES)
+
+
 IMPORT_ERROR = """
 try:
     import cpnas_tf

@@ -18,7 +18,7 @@ from cpnas_tf.ablation.table import (
     samples,
 )
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
-from cpnas_tf.reports.html import element, facts, figure, heat, section, steep, table
+from cpnas_tf.reports.html import element, facts, figure, heat, section, table, vertical_header
 from cpnas_tf.reports.pages import NOTHING, assemble, read_run
 from cpnas_tf.runs.progress import duration
 
@@ -175,7 +175,7 @@ def _operations(rows, searches):
             meaning = f"{row_name(row)}: {count:.1f} of {len(CHOICES)} edges with {name}"
             yield heat(f"{count:.1f}", min(4 * count / len(CHOICES), 1), meaning)
 
-    columns = ("method", *map(steep, OPERATIONS))
+    columns = ("method", *map(vertical_header, OPERATIONS))
     rows = [(row_name(row), *values(row)) for row in rows]
     caption = f"Edges of {len(CHOICES)} by operation"
     return section(

@@ -4,85 +4,12 @@ Text is escaped when the tree is written, so that no value can become markup. Th
 nothing, runs nothing and says so to the browser; it adapts to a phone, a dark screen and paper.
 """
 
+from importlib import resources
 from xml.etree import ElementTree
 
 from cpnas_tf.plots.figures import render
 
-STYLE = """
-:root {
-  color-scheme: light dark; --paper: #ffffff; --ink: #1c1e21; --faint: #5c6370; --line: #d4d8de;
-  --band: #f3f5f8; --heat-colour: 43 123 186;
-}
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #15181c; --ink: #e6e8eb; --faint: #a2a9b4; --line: #3a4048; --band: #1f242a; }
-  figure svg { filter: invert(0.915) hue-rotate(180deg); }
-}
-* { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; }
-body {
-  margin: 0 auto; padding: 1rem; max-width: 62rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-}
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0.5rem 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 0.5rem; padding-top: 0.75rem;
-  border-top: 1px solid var(--line); }
-p, figcaption { max-width: 44rem; }
-figcaption, caption { color: var(--faint); font-size: 0.875rem; text-align: left; }
-caption { padding-bottom: 0.35rem; }
-figure { margin: 1rem 0; }
-figure svg { display: block; width: 100%; height: auto; }
-figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
-.unfinished { border-left: 4px solid #d9822b; padding: 0.4rem 0.75rem; background: var(--band); }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 0.5rem;
-  margin: 1rem 0; }
-.facts div { background: var(--band); border-radius: 0.4rem; padding: 0.5rem 0.75rem; }
-.facts dt { color: var(--faint); font-size: 0.8125rem; }
-.facts dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
-.scroll:focus-visible { outline: 2px solid #2b7bba; outline-offset: 2px; }
-table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.5rem; border-bottom: 1px solid var(--line); text-align: right;
-  vertical-align: top; white-space: nowrap; }
-thead th { vertical-align: bottom; background: var(--band); white-space: normal; }
-tr > :first-child { text-align: left; }
-tbody th { font-weight: 600; white-space: normal; position: sticky; left: 0;
-  background: var(--paper); }
-.names th, .names td, .words th, .words td { text-align: left; }
-.words th, .words td { white-space: normal; overflow-wrap: anywhere; }
-.words tbody th { min-width: 11.5rem; }
-.heat th, .heat td { padding: 0.15rem 0.3rem; white-space: nowrap; }
-.heat thead th { text-align: center; }
-.heat .steep { writing-mode: vertical-rl; transform: rotate(180deg); padding: 0.3rem 0.15rem;
-  white-space: nowrap; text-align: left; margin: auto; }
-.heat td { text-align: center; background-color: rgb(var(--heat-colour) / var(--heat, 0));
-  border: 1px solid var(--paper); min-width: 2rem; }
-.pair { display: flex; flex-wrap: wrap; column-gap: 2.5rem; }
-.pair > * { min-width: 0; }
-@media (max-width: 30rem) {
-  table { font-size: 0.8125rem; }
-  th, td { padding: 0.25rem 0.3rem; }
-  .heat { font-size: 0.75rem; }
-  .heat th, .heat td { padding: 0.15rem 0.2rem; }
-  .heat td { min-width: 1.85rem; }
-}
-@media print {
-  :root { color-scheme: light; --paper: #ffffff; --ink: #000000; --faint: #444444;
-    --line: #bbbbbb; --band: #f3f5f8; }
-  @page { margin: 14mm; }
-  body { max-width: none; padding: 0; font-size: 10pt; }
-  figure svg { filter: none; }
-  p, figure, table, tr, .facts div, .unfinished { break-inside: avoid; }
-  h2, section > p, caption, thead { break-after: avoid; }
-  .scroll { overflow: visible; }
-  tbody th { position: static; }
-  .pair { column-gap: 1rem; }
-  .heat { font-size: 8pt; }
-  .heat td { min-width: 1.6rem; }
-  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-}
-"""
-
-
+STYLE = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
 # The browser is to load nothing, and to run nothing, whatever the page may hold.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -157,9 +84,9 @@ def _cell(value):
     return value if _is_element(value) else element("td", value)
 
 
-def steep(name):
+def vertical_header(name):
     """A column's header that is written upwards, for narrow columns."""
-    return element("th", element("div", name, class_="steep"), scope="col")
+    return element("th", element("div", name, class_="vertical-header"), scope="col")
 
 
 def heat(text, share, meaning):

@@ -7,7 +7,16 @@ References:
 from cpnas_tf.genotypes import CHOICES, EDGES, OPERATIONS
 from cpnas_tf.plots.cells import plot_cell
 from cpnas_tf.plots.search import plot_accuracies
-from cpnas_tf.reports.html import element, facts, figure, heat, pair, section, steep, table
+from cpnas_tf.reports.html import (
+    element,
+    facts,
+    figure,
+    heat,
+    pair,
+    section,
+    table,
+    vertical_header,
+)
 from cpnas_tf.reports.paper_tables import SEARCH_COST, TABLE_1, TABLE_2, TABLE_3
 from cpnas_tf.runs import search_log
 from cpnas_tf.runs.progress import duration
@@ -149,7 +158,7 @@ def _survival(rows, genotype):
             [edge, *(cell(choice, edge, operation) for operation in OPERATIONS)]
             for edge, choice in zip(EDGE_NAMES, choices, strict=True)
         ]
-        columns = ("edge", *map(steep, OPERATIONS))
+        columns = ("edge", *map(vertical_header, OPERATIONS))
         return table(f"{title}: stages by edge", columns, values, kind="heat")
 
     maps = [heat_map(*names) for names in CELLS.items()]
