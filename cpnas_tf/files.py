@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shutil
+import tempfile
 
 
 def write_atomically(path, data):
@@ -132,3 +133,23 @@ def remove(path):
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+
+@contextlib.contextmanager
+def plain_path(path):
+    """Gives a path of a file that TensorFlow takes for no pattern.
+
+    TensorFlow looks for a checkpoint's files, those of a SavedModel included, with the path as a
+    pattern: in a folder `lr=[0.1]` it would find none. For such a path this is one through a link.
+
+    Args:
+        path: of the file, or the prefix of the files of a checkpoint; its name has no pattern.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    if not set(folder) & set("*?[\\"):
+        yield os.fspath(path)
+        return
+    with tempfile.TemporaryDirectory() as own:
+        link = os.path.join(own, "link")
+        os.symlink(folder, link)
+        yield os.path.join(link, name)

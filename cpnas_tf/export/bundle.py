@@ -9,7 +9,7 @@ from cpnas_tf.data.augmentation import normalize
 from cpnas_tf.errors import first_line
 from cpnas_tf.export import flatbuffer, saved_model
 from cpnas_tf.export.model_card import write_model_card
-from cpnas_tf.files import replaced, write_atomically, write_json
+from cpnas_tf.files import plain_path, replaced, write_atomically, write_json
 from cpnas_tf.networks.costs import layer_costs, total
 from cpnas_tf.networks.quantizers import SIGNS
 
@@ -91,7 +91,8 @@ def _write_saved_model(path, model, images, expected):
         saved_model.save(model, images.class_names, path)
     except tf.errors.OpError as error:
         raise OSError(f"cannot write {path}: {first_line(error)}") from error
-    signatures = tf.saved_model.load(path).signatures
+    with plain_path(path) as plain:
+        signatures = tf.saved_model.load(plain).signatures
     answers = [signatures["serving_default"](images=batch) for batch in _batches(images.images)]
     logits, classes, labels = (
         np.concatenate([answer[name] for answer in answers])

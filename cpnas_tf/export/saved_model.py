@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from cpnas_tf.data.augmentation import normalize
 from cpnas_tf.export.inference import fold, logits
 from cpnas_tf.export.packing import PackedKernels, flat
-from cpnas_tf.files import write_atomically
+from cpnas_tf.files import plain_path, write_atomically
 
 # The first eight bytes of a PNG file, as two whole numbers.
 _PNG = np.frombuffer(b"\x89PNG\r\n\x1a\n", ">i4").astype(np.int32)
@@ -58,7 +58,8 @@ def sizes(path):
         they are; `batchnorm_bytes` of batch normalizations, thresholds and kernels' scales;
         `graph_bytes` of all else; and `saved_model_bytes`, their sum.
     """
-    reader = tf.train.load_checkpoint(os.path.join(path, "variables", "variables"))
+    with plain_path(os.path.join(path, "variables", "variables")) as plain:
+        reader = tf.train.load_checkpoint(plain)
     types = reader.get_variable_to_dtype_map()
     stored = {
         name: math.prod(shape) * types[name].size

@@ -9,6 +9,7 @@ import contextlib
 import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 
@@ -16,8 +17,10 @@ import tensorflow as tf
 
 from cpnas_tf import devices
 from cpnas_tf.errors import first_line
+from cpnas_tf.files import plain_path, remove
 
 _KEPT = 2
+_OURS = re.compile(r"ckpt-\d{5}-\d{9}\.(index|data-|partial)")  # the rest in the folder is a user's
 # How TensorFlow says that a file is broken, and that its variables are others than expected.
 _BROKEN = (tf.errors.OpError, IndexError, ValueError)
 _OTHERS = (tf.errors.OpError, AssertionError, ValueError)
@@ -68,7 +71,8 @@ class TrainingState:
         for path in paths:
             try:
                 _check(path)
-                self._checkpoint.read(path).assert_consumed()
+                with plain_path(path) as plain:
+                    self._checkpoint.read(plain).assert_consumed()
             except (*_BROKEN, *_OTHERS) as error:
                 reason = first_line(error)
                 print(f"the checkpoint {path} is broken ({reason}): trying the one before")
@@ -150,8 +154,9 @@ def load_weights(model, directory):
             f"the checkpoint {paths[0]} has {trained} classes, the data set has {classes}"
         )
     try:
-        status = tf.train.Checkpoint(model=_alone(model)).read(paths[0])
-        status.expect_partial().assert_existing_objects_matched()
+        with plain_path(paths[0]) as plain:
+            status = tf.train.Checkpoint(model=_alone(model)).read(plain)
+            status.expect_partial().assert_existing_objects_matched()
     except _OTHERS as error:
         raise ValueError(
             f"the checkpoint {paths[0]} is of another network: {first_line(error)}"
@@ -175,9 +180,10 @@ def _paths(folder):
 
 def _check(path):
     """Reads all of a checkpoint, where TensorFlow reads what it needs; returns its reader."""
-    reader = tf.train.load_checkpoint(path)
-    for name in reader.get_variable_to_shape_map():
-        reader.get_tensor(name)
+    with plain_path(path) as plain:
+        reader = tf.train.load_checkpoint(plain)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
     return reader
 
 
@@ -185,8 +191,5 @@ def _remove_others(folder, kept):
     """Removes all but some checkpoints; what a writer that was killed has left as well."""
     prefixes = tuple(f"{os.path.basename(path)}." for path in kept)
     for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if os.path.isdir(path):
-            shutil.rmtree(path)
-        elif not name.startswith(prefixes):
-            os.unlink(path)
+        if _OURS.match(name) and not name.startswith(prefixes):
+            remove(os.path.join(folder, name))

@@ -65,6 +65,16 @@ class TestExport:
         assert summary["largest_difference"] == summary["changed_predictions"] == 0
         assert not HAS_LCE or summary["tflite_changed_predictions"] == 0
 
+    @pytest.mark.parametrize("name", ["export[1]", "a*b", "a?b", "a\\b"])
+    def test_a_folders_name_is_no_pattern(self, tmp_path, name):
+        (tmp_path / name).mkdir()
+        folder = tmp_path / name / name
+        summary = export.export(small_model(), IMAGES, directory=folder)
+        assert summary["images_checked"] == 40
+        assert json.loads((folder / "export.json").read_text()) == summary
+        export.export(small_model(), IMAGES, directory=folder, overwrite=True)
+        assert os.listdir(tmp_path / name) == [name]
+
     @pytest.mark.skipif(not HAS_LCE, reason="needs Larq Compute Engine")
     def test_the_flatbuffer(self, exported):
         folder, _, summary = exported

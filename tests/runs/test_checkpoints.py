@@ -112,6 +112,38 @@ def test_another_models_states_are_refused(saved):
         state.restore()
 
 
+@pytest.mark.parametrize("name", ["lr=[0.1]", "run*1", "a?b", "[!a]", "a\\b", "{a,b}"])
+def test_a_folders_name_is_no_pattern(saved_once, tmp_path, name):
+    folder = shutil.copytree(saved_once, tmp_path / name / name)
+    assert restored(folder) == 2
+    model, expected = small_model(), small_model()
+    state = make_state(folder, model, part=tf.Variable([1.0, 2.0]))
+    assert state.restore()
+    fill(model, 5)
+    state.save(epochs=3, steps=9)
+    fill(expected, 5)
+    load_weights(model := small_model(), folder)
+    assert_same(values_of(model.weights), values_of(expected.weights))
+    assert len(checkpoint_files(folder)) == 4
+
+
+def test_a_users_files_beside_the_states_are_kept(saved, tmp_path):
+    folder = saved / "checkpoints"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "ckpt-00001-000000003.partial").write_text("mine")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "best").mkdir()
+    names = ("best/notes.txt", "ckpt-best.index", "ckpt-00001-000000003.bak", "a.partial", ".a")
+    for name in names:
+        (folder / name).write_text("mine")
+    state = make_state(saved, small_model(), part=tf.Variable([0.0, 0.0]))
+    assert state.restore()
+    state.save(epochs=3, steps=9)
+    assert restored(saved) == 2
+    assert {(folder / name).read_text() for name in names} == {"mine"}
+    assert (folder / "link" / "ckpt-00001-000000003.partial").read_text() == "mine"
+
+
 def test_what_a_killed_writer_left_goes_with_the_next_state(saved):
     folder = saved / "checkpoints"
     (folder / f"{NAMES[2][:-1]}7.partial").mkdir()
