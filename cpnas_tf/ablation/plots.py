@@ -12,11 +12,12 @@ from cpnas_tf.plots.figures import (
     INK,
     NARROW_WIDTH,
     PARENT_COLOUR,
+    name_ticks,
     new_figure,
     save_all,
 )
 
-CHANCE_STYLE = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 1, "zorder": 1}
+BASELINE_STYLE = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 1, "zorder": 1}
 SEED_STYLE = {"color": CHILD_COLOUR, "alpha": 0.6, "marker": "o", "markersize": 4, "linewidth": 0}
 MEAN_STYLE = {"color": PARENT_COLOUR, "marker": "D", "markersize": 5, "linewidth": 1.8}
 
@@ -43,13 +44,13 @@ def plot_methods(rows, accuracies):
     for line, (row, sample) in enumerate(zip(rows, accuracies.values(), strict=True)):
         axes.plot(_percent(sample.values()), [line + 0.2] * len(sample), **SEED_STYLE)
         axes.plot(_interval(row), [line - 0.1] * 3, markevery=[1], **MEAN_STYLE)
-    chance = _mean_of_chance(rows)
-    if chance is not None:
-        axes.axvline(chance, **CHANCE_STYLE)
-    axes.set_yticks(range(len(rows)), [row_name(row) for row in rows], parse_math=False)
+    baseline = _mean_of_baseline(rows)
+    if baseline is not None:
+        axes.axvline(baseline, **BASELINE_STYLE)
+    name_ticks(axes.yaxis, [row_name(row) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("test accuracy (%)")
-    _finish(figure, axes, grid="x", chance=chance)
+    _finish(figure, axes, grid="x", baseline=baseline)
     return figure
 
 
@@ -78,12 +79,12 @@ def plot_betas(rows, accuracies):
             axes.plot([row["beta"] + beside] * len(sample), _percent(sample.values()), **SEED_STYLE)
             axes.plot([row["beta"]] * 3, _interval(row), markevery=[1], **MEAN_STYLE)
     axes.plot(*zip(*points, strict=True), color=PARENT_COLOUR, linewidth=1, alpha=0.6)
-    chance = _mean_of_chance(rows)
-    if chance is not None:
-        axes.axhline(chance, **CHANCE_STYLE)
+    baseline = _mean_of_baseline(rows)
+    if baseline is not None:
+        axes.axhline(baseline, **BASELINE_STYLE)
     axes.set_xlabel("beta_P (0 is BNAS†)")
     axes.set_ylabel("test accuracy (%)")
-    _finish(figure, axes, grid="y", chance=chance)
+    _finish(figure, axes, grid="y", baseline=baseline)
     return figure
 
 
@@ -97,11 +98,11 @@ def _interval(row):
     return _percent(row["mean"] if bound is None else bound for bound in bounds)
 
 
-def _mean_of_chance(rows):
+def _mean_of_baseline(rows):
     return next((100 * row["mean"] for row in rows if row["method"] == "random"), None)
 
 
-def _finish(figure, axes, *, grid, chance):
+def _finish(figure, axes, *, grid, baseline):
     from matplotlib.lines import Line2D
 
     axes.tick_params(labelsize=9)
@@ -111,8 +112,8 @@ def _finish(figure, axes, *, grid, chance):
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     labels = {"a search": SEED_STYLE, f"mean, {CONFIDENCE:.0%} interval": MEAN_STYLE}
-    if chance is not None:
-        labels["mean of random"] = CHANCE_STYLE
+    if baseline is not None:
+        labels["mean of random"] = BASELINE_STYLE
     handles = [Line2D([], [], label=label, **style) for label, style in labels.items()]
     style = {"loc": "lower center", "fontsize": 9, "frameon": False}
     spacing = {"columnspacing": 1.2, "handlelength": 1.6}

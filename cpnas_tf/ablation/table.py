@@ -128,7 +128,7 @@ def make_table(searches, runs):
         and trainings together.
     """
     trained = _trained(runs)
-    chance = next((found for key, found in trained.items() if key[0] == "random"), {})
+    baseline = next((found for key, found in trained.items() if key[0] == "random"), {})
     accuracies = {
         (*key, seed): accuracy
         for key, found in trained.items()
@@ -149,7 +149,7 @@ def make_table(searches, runs):
                 "searches": len(found),
                 "runs": len(own_runs),
                 **interval(list(_means(found).values())),
-                **_compare(found, {} if method == "random" else chance),
+                **_compare(found, {} if method == "random" else baseline),
                 "kendall_tau": fmean(taus) if taus else None,
                 "seconds": sum(record["seconds"] for record in own_searches + own_runs),
                 "images": sum(record["images"] for record in own_searches + own_runs),
@@ -210,21 +210,21 @@ def _t_test(values):
     return stats.ttest_1samp(values, 0) if np.ptp(values) > _ROUNDING else None
 
 
-def _compare(found, chance):
+def _compare(found, baseline):
     """The columns of the table that compare a method's accuracies with those of `random`.
 
     Args:
-        found, chance: search seed -> training seed -> accuracy, of both.
+        found, baseline: search seed -> training seed -> accuracy, of both.
     """
     names = ("difference", "difference_low", "difference_high", "p_value", "relative_improvement")
     columns = {"pairs": 0, **dict.fromkeys(names)}
-    if chance:
-        own, average = (fmean(_means(each).values()) for each in (found, chance))
+    if baseline:
+        own, average = (fmean(_means(each).values()) for each in (found, baseline))
         columns["relative_improvement"] = 100 * (own - average) / average
     differences = [
-        fmean(found[seed][training] - chance[seed][training] for training in common)
+        fmean(found[seed][training] - baseline[seed][training] for training in common)
         for seed in found
-        if (common := found[seed].keys() & chance.get(seed, {}).keys())
+        if (common := found[seed].keys() & baseline.get(seed, {}).keys())
     ]
     if differences:
         mean, _, low, high = interval(differences).values()

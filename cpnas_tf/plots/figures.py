@@ -1,8 +1,10 @@
-"""What all figures share: sizes, colours, how they are saved; and the confusion matrix."""
+"""What all figures share: sizes, colours, names and files; and the confusion matrix."""
 
 import io
 import itertools
 import os
+import re
+import warnings
 
 from cpnas_tf.files import write_atomically
 
@@ -13,6 +15,7 @@ NARROW_WIDTH = 4.2  # inches: on a phone, text of 8 points is still of 9 pixels
 PIXELS_PER_INCH = 200
 SAVE_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "cpnas_tf"}
 _NAMED_CLASSES = 20
+_NOT_IN_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def new_figure(height, *, width=WIDTH):
@@ -22,13 +25,27 @@ def new_figure(height, *, width=WIDTH):
     return Figure(figsize=(width, height), facecolor="white")
 
 
-def plot_confusion_matrix(matrix, class_names):
-    """Draws how many images of each class a classifier takes for each class.
+def name_ticks(axis, names, **style):
+    """Labels the positions 0, 1, ... of an axis with names that may hold any character.
 
-    The colours are shares of a class's images; up to 20 classes are named, and have the counts.
+    A `$` starts no formula, and a character that an SVG cannot hold is shown as U+FFFD.
 
     Args:
-        matrix: counts, a row for each class, in its columns what the images were taken for.
+        axis: a `matplotlib.axis.Axis`.
+        names: one per position.
+        style: of the labels, as for `matplotlib.text.Text`.
+    """
+    labels = [_NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", name) for name in names]
+    axis.set_ticks(range(len(names)), labels, parse_math=False, **style)
+
+
+def plot_confusion_matrix(matrix, class_names):
+    """Draws a confusion matrix: which classes the images of each class are classified as.
+
+    Colours show shares of a class's images. Up to 20 classes have their names and counts.
+
+    Args:
+        matrix: counts, one row per class, one column per predicted class.
         class_names: the classes' names.
 
     Returns:
@@ -40,8 +57,8 @@ def plot_confusion_matrix(matrix, class_names):
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     if len(class_names) <= _NAMED_CLASSES:
         numbers = range(len(class_names))
-        axes.set_xticks(numbers, class_names, fontsize=8, rotation=45, ha="right")
-        axes.set_yticks(numbers, class_names, fontsize=8)
+        name_ticks(axes.xaxis, class_names, fontsize=8, rotation=45, ha="right")
+        name_ticks(axes.yaxis, class_names, fontsize=8)
         for row, column in itertools.product(numbers, numbers):
             ink = "white" if shares[row][column] > 0.715 else "black"
             style = {"fontsize": 8, "color": ink, "ha": "center", "va": "center"}
@@ -58,7 +75,11 @@ def plot_confusion_matrix(matrix, class_names):
 
 
 def save_all(output, figures):
-    """Writes figures, by name, into a folder that is made if missing; see `save`.
+    """Writes figures into a folder, which is made if missing; see `save`.
+
+    Args:
+        output: the folder.
+        figures: `{name of the files: figure}`.
 
     Returns:
         The list of paths written.
@@ -96,11 +117,15 @@ def save(figure, stem):
 
 
 def render(figure, extension):
-    """A figure as the bytes of a "png" or "svg" file."""
+    """A figure as the bytes of a "png" or "svg" file.
+
+    A character that the font lacks is a box in the PNG, without a warning, and itself in the SVG.
+    """
     import matplotlib
 
     image = io.BytesIO()
     metadata = {"png": {"Software": None}, "svg": {"Date": None}}[extension]
-    with matplotlib.rc_context(SAVE_STYLE):
+    with matplotlib.rc_context(SAVE_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(image, format=extension, dpi=PIXELS_PER_INCH, metadata=metadata)
     return image.getvalue()

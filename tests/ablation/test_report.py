@@ -46,12 +46,12 @@ def test_every_part_is_there(found):
 def test_the_statistics_are_those_of_the_table():
     searches, runs = searches_of(ACCURACIES), runs_of(ACCURACIES)
     found, (row, _) = report(searches, runs), make_table(searches, runs)
-    header, own, chance = plain(found.tables[METHODS])
+    header, own, baseline = plain(found.tables[METHODS])
     assert header == ["method", "n", "runs", "mean ± std, %", "95% interval"]
     mean, std, low, high = (f"{100 * row[name]:.2f}" for name in ("mean", "std", "low", "high"))
     assert own == ["cpnas, β = 2", "3", "6", f"{mean} ± {std}", f"{low} to {high}"]
-    assert chance[:3] == ["random", "3", "6"]
-    header, own, chance = plain(found.tables[DIFFERENCES])
+    assert baseline[:3] == ["random", "3", "6"]
+    header, own, baseline = plain(found.tables[DIFFERENCES])
     low, high = (f"{100 * row[f'difference_{end}']:.2f}" for end in ("low", "high"))
     assert own == [
         "cpnas, β = 2",
@@ -62,7 +62,7 @@ def test_the_statistics_are_those_of_the_table():
         f"{row['relative_improvement']:+.2f}",
         "–",
     ]
-    assert chance == ["random", "0", *"–––––"]
+    assert baseline == ["random", "0", *"–––––"]
     assert "Accuracy over beta_P" not in found.headings
 
 
@@ -86,10 +86,10 @@ def test_operations_are_counted_over_a_methods_searches():
     searches = searches_of(ACCURACIES)
     searches[0] = search("cpnas", 2.0, 0, name="sep_conv_3x3")
     found = report(searches, runs_of(ACCURACIES))
-    header, own, chance = plain(found.tables["Edges of 28 by operation"])
+    header, own, baseline = plain(found.tables["Edges of 28 by operation"])
     assert header == ["method", *OPERATIONS]
     assert own == ["cpnas, β = 2", "18.7", "0.0", "0.0", "0.0", "9.3", "0.0", "0.0", "0.0"]
-    assert chance == ["random", "28.0", *["0.0"] * 7]
+    assert baseline == ["random", "28.0", *["0.0"] * 7]
     assert (
         "cpnas, β\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}2: 9.3 of 28 edges with sep_conv_3x3"
         in found.notes

@@ -102,13 +102,13 @@ def test_p_value():
 
 class TestTable:
     def test_the_sample_is_the_search_seeds(self, searches, runs):
-        cpnas, chance = make_table(searches, runs)
+        cpnas, baseline = make_table(searches, runs)
         own, other = (np.mean(values, axis=1) for values in ACCURACIES.values())
         assert (cpnas["method"], cpnas["beta"], cpnas["searches"], cpnas["runs"]) == (
             *("cpnas", 2.0),
             *(3, 6),
         )
-        assert (chance["method"], chance["beta"]) == ("random", None)
+        assert (baseline["method"], baseline["beta"]) == ("random", None)
         assert cpnas["mean"] == pytest.approx(own.mean())
         assert cpnas["std"] == pytest.approx(own.std(ddof=1))
         test = stats.ttest_rel(own, other)
@@ -119,9 +119,9 @@ class TestTable:
         assert cpnas["p_value"] == pytest.approx(test.pvalue)
         improvement = 100 * (own.mean() - other.mean()) / other.mean()
         assert cpnas["relative_improvement"] == pytest.approx(improvement)
-        assert (cpnas["pairs"], chance["pairs"]) == (3, 0)
+        assert (cpnas["pairs"], baseline["pairs"]) == (3, 0)
         for name in ("difference", "p_value", "relative_improvement", "kendall_tau"):
-            assert chance[name] is None
+            assert baseline[name] is None
 
     def test_only_what_both_have_is_compared(self):
         accuracies = {("cpnas", 2.0): [[0.9], [0.8]], ("random", None): [[0.8, 0.2], [0.75, 0.1]]}

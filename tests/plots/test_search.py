@@ -106,6 +106,18 @@ class TestConfusionMatrix:
             assert 0 <= box.x0 <= box.x1 <= width
             assert 0 <= box.y0 <= box.y1 <= height
 
+    @pytest.mark.parametrize("kind", ["png", "svg"])
+    def test_any_name_is_text(self, kind):
+        """No formula, no warning of a missing glyph (pytest makes it an error), valid XML."""
+        names = ["$\\frac{", "US$_^$", "cost $", "a\\b", "<script>", "&amp;\"'", "猫", "%s{0}"]
+        broken = ["two\nlines", "\x1b[0m", "not UTF-8: \udcff"]
+        figure = figures.plot_confusion_matrix(self.matrix(11), [*names, *broken])
+        image = figures.render(figure, kind)
+        if kind == "svg":
+            written = list(ElementTree.fromstring(image).itertext())
+            for name in (*names, "two\ufffdlines", "\ufffd[0m", "not UTF-8: \ufffd"):
+                assert written.count(name) == 2
+
     def test_many_classes_are_not_named(self):
         names = [str(index) for index in range(1000)]
         axes, _ = figures.plot_confusion_matrix(np.eye(1000, dtype=int).tolist(), names).axes
