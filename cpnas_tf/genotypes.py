@@ -31,6 +31,9 @@ INPUT_NODES = 2
 INTERMEDIATE_NODES = 4
 NODES = INPUT_NODES + INTERMEDIATE_NODES
 EDGES = tuple((source, target) for target in range(INPUT_NODES, NODES) for source in range(target))
+# What pictures and reports call nodes and edges; files use the nodes' numbers.
+NODE_NAMES = ("c(k-2)", "c(k-1)", *map(str, range(INTERMEDIATE_NODES)))
+EDGE_NAMES = tuple(f"{NODE_NAMES[source]} → {NODE_NAMES[target]}" for source, target in EDGES)
 CELL_TYPES = ("normal", "reduce")
 # What an architecture's 28 choices are called, in the order of `Genotype.choices`.
 CHOICES = tuple(f"{cell}_{source}_{target}" for cell in CELL_TYPES for source, target in EDGES)

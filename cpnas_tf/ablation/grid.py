@@ -207,14 +207,14 @@ class AblationTuner(BaseTuner):
             seconds = time.monotonic() - started
             return {**point, "training_seed": training_seed, **reached, "seconds": seconds}
 
-        found = _once(os.path.join(self._folder, "searches", name), "search.json", search)
+        found = _make_or_read(os.path.join(self._folder, "searches", name), "search.json", search)
         name = f"{name}-training{training_seed}"
-        run = _once(os.path.join(self._folder, "runs", name), "run.json", train)
+        run = _make_or_read(os.path.join(self._folder, "runs", name), "run.json", train)
         print(f"{name}: test accuracy {run['accuracy']:.2%}", flush=True)
         return run
 
 
-def _once(folder, name, make):
+def _make_or_read(folder, name, make):
     """The contents of a file in a folder, made by the first who needs it while others wait."""
     path = os.path.join(folder, name)
     with exclusive(folder, wait=True):

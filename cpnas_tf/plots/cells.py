@@ -9,8 +9,9 @@ References:
 """
 
 import math
+import re
 
-from cpnas_tf.genotypes import EDGES, INPUT_NODES, INTERMEDIATE_NODES, NODES, Genotype
+from cpnas_tf.genotypes import EDGES, INPUT_NODES, NODE_NAMES, NODES, Genotype
 from cpnas_tf.plots.figures import FAINT_INK, INK, WIDTH, new_figure
 
 KINDS = {
@@ -147,7 +148,7 @@ def _draw_nodes(axes):
     _draw_arrow(axes, [(band[2], LINE_Y), (node_box(NODES)[0], LINE_Y)], color=INK, linewidth=1.5)
     middle = (band[2] + node_box(NODES)[0]) / 2
     axes.text(middle, LINE_Y - 0.1, "concat", fontsize=8, color=INK, ha="center", va="top")
-    names = ["$c_{k-2}$", "$c_{k-1}$", *map(str, range(INTERMEDIATE_NODES)), "$c_k$"]
+    names = [re.sub(r"c\((.+)\)", r"$c_{\1}$", name) for name in (*NODE_NAMES, "c(k)")]
     for node, name in enumerate(names):
         inner = INPUT_NODES <= node < NODES
         style = {"facecolor": "white" if inner else "#e0e0e0", "edgecolor": INK, "linewidth": 1.2}

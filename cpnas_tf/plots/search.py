@@ -44,14 +44,14 @@ def plot_search(rows, *, genotype=None):
     margins = {"left": 0.135, "right": 0.975, "top": 0.905, "bottom": 0.07}
     grid = figure.add_gridspec(3, 2, hspace=0.2, wspace=0.04, **ratios, **margins)
     accuracy = figure.add_subplot(grid[0, 0])
-    score, held = (figure.add_subplot(grid[row, 0], sharex=accuracy) for row in (1, 2))
+    score, survival = (figure.add_subplot(grid[row, 0], sharex=accuracy) for row in (1, 2))
     stages = _stage_spans(rows)
     _draw_accuracies(accuracy, rows, stages)
     _draw_points(score, [row["z"] for row in rows], stages, color=INK, marker="D")
     score.set_ylabel("score z (Eq. 1)")
-    _draw_survival(held, search_log.survival(rows), stages)
-    held.set_xlabel("architecture, in the order sampled")
-    _style_panels(accuracy, score, held, stages=stages)
+    _draw_survival(survival, search_log.survival(rows), stages)
+    survival.set_xlabel("architecture, in the order sampled")
+    _style_panels(accuracy, score, survival, stages=stages)
     _label_stages(accuracy, stages, operations=search_log.initial_operations(rows))
     style = {"fontsize": 8, "va": "bottom", "ha": "right", "transform": accuracy.transAxes}
     accuracy.text(-0.012, 1.02, "operations left", **style)

@@ -4,7 +4,7 @@ References:
     CP-NAS, Algorithm 1, Eqs. 1 and 2, Tables 1 to 3, Fig. 5.
 """
 
-from cpnas_tf.genotypes import CHOICES, EDGES, OPERATIONS
+from cpnas_tf.genotypes import CHOICES, EDGE_NAMES, OPERATIONS
 from cpnas_tf.plots.cells import plot_cell
 from cpnas_tf.plots.search import plot_accuracies
 from cpnas_tf.reports.html import (
@@ -21,8 +21,6 @@ from cpnas_tf.reports.paper_tables import SEARCH_COST, TABLE_1, TABLE_2, TABLE_3
 from cpnas_tf.runs import search_log
 from cpnas_tf.runs.progress import duration
 
-NODES = ("c(k-2)", "c(k-1)", "0", "1", "2", "3")  # as the drawings name them
-EDGE_NAMES = tuple(f"{NODES[source]} → {NODES[target]}" for source, target in EDGES)
 CELLS = {"normal": "Normal cell", "reduce": "Reduction cell"}
 TRAINING_IMAGES = {"digits": 1437, "fashion_mnist": 60_000, "cifar10": 50_000}
 BITS = {"child": "1/1", "parent": "32/32"}
@@ -123,7 +121,12 @@ def cells(genotype):
     ]
     choices = zip(EDGE_NAMES, genotype.normal, genotype.reduce, strict=True)
     edges = table("The operation of each edge", ("edge", *CELLS.values()), choices, kind="names")
-    return section("Cells", *pictures, edges)
+    text = (
+        "c(k-2) and c(k-1) are the outputs of the two cells before; 0 to 3 are the intermediate "
+        "nodes. The columns of search.csv number all six from 0, with the inputs first: "
+        f"{CHOICES[0]} is the normal cell's edge {EDGE_NAMES[0]}."
+    )
+    return section("Cells", *pictures, edges, element("p", text))
 
 
 def _in_words(operations):
@@ -131,7 +134,10 @@ def _in_words(operations):
 
 
 def _survival(rows, genotype):
-    stages, known = search_log.initial_operations(rows) - 1, len(search_log.held(rows))
+    stages, known = (
+        search_log.initial_operations(rows) - 1,
+        len(search_log.remaining_operations(rows)),
+    )
     if not known:
         text = "Not known before a round has sampled every operation of every edge."
         return section("Survival of operations", element("p", text))
@@ -221,7 +227,10 @@ def comparison(genotype, config, trained):
         bits = f"{weights}/{activations}"
         rows.append([f"paper: {name}", *map(_number, reached), f"{parameters:g}", bits])
         rows[-1] += map(_number, costs)
-    text = "Saving and speedup are those against WRN-22 in full precision."
+    text = (
+        "Saving and speedup compare bits and FLOPs with those of WRN-22 in full precision on the "
+        "32x32 images of CIFAR-10. A network for other images has no speedup."
+    )
     if not trained:
         text += " No network that was trained here is given (--train)."
     elif {network["data"] for network in trained} != {dataset}:
@@ -240,7 +249,8 @@ def _trained_row(network, genotype, measures):
     reached = [_number(100 - accuracy)] if len(measures) == 1 else [_number(accuracy), "–"]
     other = network["genotype"] not in (None, genotype)
     name = f"here: {network['name']}, {network['precision']} on {network['data']}"
-    costs = (network[key] for key in ("memory_mbit", "flops_m", "memory_saving", "speedup"))
+    costs = [network[key] for key in ("memory_mbit", "flops_m", "memory_saving")]
+    costs.append(network["speedup"] if network["data"] == "cifar10" else None)
     return [
         f"{name}, another genotype" if other else name,
         *reached,

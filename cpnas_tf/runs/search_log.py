@@ -176,7 +176,7 @@ def by_stage(rows):
     }
 
 
-def held(rows):
+def remaining_operations(rows):
     """The operations that each edge still has, a stage of the search at a time.
 
     A round samples every remaining operation of every edge once (Algorithm 1), so what a stage
@@ -200,11 +200,11 @@ def survival(rows):
     """How many of the 28 edges still hold each operation: `{stage: {operation: edges}}`.
 
     Args:
-        rows: as `read` gives them; the stages are those of `held`.
+        rows: as `read` gives them; the stages are those of `remaining_operations`.
     """
     return {
         stage: {name: sum(name in left for left in edges.values()) for name in OPERATIONS}
-        for stage, edges in held(rows).items()
+        for stage, edges in remaining_operations(rows).items()
     }
 
 
@@ -212,9 +212,9 @@ def lifetimes(rows):
     """How many stages each edge was known to have each operation: `{choice: {operation: stages}}`.
 
     Args:
-        rows: as `read` gives them; the stages are those of `held`.
+        rows: as `read` gives them; the stages are those of `remaining_operations`.
     """
-    stages = held(rows).values()
+    stages = remaining_operations(rows).values()
     return {
         choice: {name: sum(name in edges[choice] for edges in stages) for name in OPERATIONS}
         for choice in CHOICES

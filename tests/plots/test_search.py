@@ -41,8 +41,8 @@ def test_text_is_at_least_8_points():
 def test_survival_s_numbers_contrast_with_their_cells():
     seen = set()
     for seed in range(3):
-        held = search_plots.plot_search(run_search(rounds=1, seed=seed)[0]).axes[2]
-        for text, cell in zip(held.texts, held.patches, strict=True):
+        survival = search_plots.plot_search(run_search(rounds=1, seed=seed)[0]).axes[2]
+        for text, cell in zip(survival.texts, survival.patches, strict=True):
             assert contrast(text.get_color(), cell.get_facecolor()) >= READABLE_CONTRAST
             seen.add(int(text.get_text()))
     assert seen >= {*range(20, 27), 28}, "both inks, and the counts where they change"
@@ -50,7 +50,7 @@ def test_survival_s_numbers_contrast_with_their_cells():
 
 def test_search_figure_shows_the_rows():
     rows, _, genotype = run_search(rounds=1)
-    accuracy, score, held, result = search_plots.plot_search(rows, genotype=genotype).axes
+    accuracy, score, survival, result = search_plots.plot_search(rows, genotype=genotype).axes
     points = {line.get_label(): line.get_ydata() for line in accuracy.lines}
     for who in ("child", "parent"):
         np.testing.assert_allclose(points[who], [100 * row[f"{who}_accuracy"] for row in rows])
@@ -59,7 +59,7 @@ def test_search_figure_shows_the_rows():
     assert boundaries == [8.5, 15.5, 21.5, 26.5, 30.5, 33.5]
     means = [lines.get_segments()[0][0][1] for lines in score.collections]
     assert means[1] == pytest.approx(np.mean([row["z"] for row in rows if row["stage"] == 1]))
-    written = [int(text.get_text()) for text in held.texts]
+    written = [int(text.get_text()) for text in survival.texts]
     counts = search_log.survival(rows).values()
     assert written == [stage[name] for stage in counts for name in OPERATIONS]
     assert [int(text.get_text()) for text in result.texts] == [
@@ -67,7 +67,7 @@ def test_search_figure_shows_the_rows():
     ]
     assert [text.get_text() for text in accuracy.texts[:7]] == list("8765432")
     assert all(axes.get_ylabel() for axes in (accuracy, score))
-    assert [label.get_text() for label in held.get_yticklabels()] == list(OPERATIONS)
+    assert [label.get_text() for label in survival.get_yticklabels()] == list(OPERATIONS)
 
 
 class TestConfusionMatrix:
@@ -131,9 +131,9 @@ class TestConfusionMatrix:
 def test_search_figure_has_no_overlaps_however_far_the_search_got(rounds, stop):
     rows, _, _ = run_search(rounds=rounds)
     figure = drawn(search_plots.plot_search(rows[:stop]))
-    accuracy, _, held = figure.axes
-    cells = [patch for patch in held.patches if isinstance(patch, Rectangle)]
-    for text, cell in zip(held.texts, cells, strict=True):
+    accuracy, _, survival = figure.axes
+    cells = [patch for patch in survival.patches if isinstance(patch, Rectangle)]
+    for text, cell in zip(survival.texts, cells, strict=True):
         assert text.get_window_extent().width < cell.get_window_extent().width
     assert len(cells) == 8 * len({row["stage"] for row in rows[:stop]})
     boxes = [text.get_window_extent().extents for text in visible_texts(figure)]
@@ -163,8 +163,8 @@ def test_accuracies_alone_fit_a_phone_however_far_the_search_got(rounds, stop):
 
 def test_search_figure_marks_what_is_not_known_yet():
     rows, _, _ = run_search(rounds=1)
-    held = search_plots.plot_search(rows[:10]).axes[2]
-    assert [text.get_text() for text in held.texts] == ["28"] * 8 + ["?"] * 8
+    survival = search_plots.plot_search(rows[:10]).axes[2]
+    assert [text.get_text() for text in survival.texts] == ["28"] * 8 + ["?"] * 8
 
 
 def test_search_figure_needs_rows():

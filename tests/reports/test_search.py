@@ -64,6 +64,7 @@ def test_the_cells_are_drawn_and_told(finished):
     for picture, cell in zip(found.pictures, CELL_TYPES, strict=False):
         assert picture.startswith(f"{TITLES[cell]}: c(k-2) → 0 {getattr(genotype, cell)[0]}, ")
         assert picture.endswith(f", 2 → 3 {getattr(genotype, cell)[-1]}")
+    assert "normal_0_2 is the normal cell's edge c(k-2) → 0." in found.words
     header, *edges = found.tables["The operation of each edge"]
     assert header == ["edge", "Normal cell", "Reduction cell"]
     assert [row[1:] for row in edges] == [
@@ -159,7 +160,7 @@ class TestComparison:
         name = "here: child, child on cifar10"
         assert own == [name, "10.00", "2.91", "1/1", "3.50", "12.25", "39.50", "52.88"]
         assert another[0] == "here: digits child, parent on digits, another genotype"
-        assert another[1:4] == ["0.00", "2.91", "32/32"]
+        assert another[1:] == ["0.00", "2.91", "32/32", "3.50", "12.25", "39.50", "–"]
         assert first[0] == "paper: WRN-22"
         assert "cannot be compared" in found.words
         assert ["training of child, seconds", "3,661 (1:01:01)"] in found.tables["What it took"]
