@@ -191,5 +191,6 @@ def _remove_others(folder, kept):
     """Removes all but some checkpoints; what a writer that was killed has left as well."""
     prefixes = tuple(f"{os.path.basename(path)}." for path in kept)
     for name in os.listdir(folder):
-        if _OURS.match(name) and not name.startswith(prefixes):
+        is_kept = name.startswith(prefixes) and not name.endswith(".partial")
+        if _OURS.match(name) and not is_kept:
             remove(os.path.join(folder, name))
