@@ -46,7 +46,7 @@ def main():
         print(json.dumps(profile))
     else:
         _print_layers(profile["layers"])
-        _print_comparison(profile, with_paper=model.input_shape[1:] == (32, 32, 3))
+        _print_comparison(profile, on_cifar10=model.input_shape[1:] == (32, 32, 3))
 
 
 def _network(genotype):
@@ -66,29 +66,37 @@ def _network(genotype):
 
 def _print_layers(layers):
     from cpnas_tf.networks import costs
+    from cpnas_tf.runs.progress import text_table
 
-    widths = {name: max(len(name), len("1,000,000,000")) for name in costs.COUNTS}
-    print(f"{'layer':38}{'kind':12}{'output':>11}", *(f"{n:>{w}}" for n, w in widths.items()))
     rows = [(layer["name"], layer["kind"], costs.shape_text(layer), layer) for layer in layers]
-    for name, kind, shape, counts in [*rows, ("total", "", "", costs.total(layers))]:
-        numbers = (f"{counts[count]:{width},.0f}" for count, width in widths.items())
-        print(f"{name:38}{kind:12}{shape:>11}", *numbers)
+    rows.append(("total", "", "", costs.total(layers)))
+    lines = [
+        (*names, *(f"{counts[count]:,.0f}" for count in costs.COUNTS)) for *names, counts in rows
+    ]
+    print(text_table([("layer", "kind", "output", *costs.COUNTS), *lines], left=2))
 
 
-def _print_comparison(profile, *, with_paper):
+def _print_comparison(profile, *, on_cifar10):
+    """Prints the totals beside WRN-22's, which are for the images of CIFAR-10.
+
+    Only a network for images of that size has a speedup and the paper's figures beside it.
+    """
     from cpnas_tf.reports.paper_tables import TABLE_3
+    from cpnas_tf.runs.progress import text_table
 
     memory, flops = profile["memory_mbit"], profile["flops_m"]
     saving, speedup = profile["memory_saving"], profile["speedup"]
     rows = {
-        "this network": (memory, flops, saving, speedup),
+        "this network": (memory, flops, saving, speedup if on_cifar10 else None),
         "WRN-22, real, on CIFAR-10": (memory * saving, flops * speedup, 1, 1),
     }
-    if with_paper:
+    if on_cifar10:
         rows |= {f"paper: {name}": figures for name, figures in TABLE_3.items()}
-    print(f"\n{'':32}{'Mbit':>10}{'MFLOPs':>10}{'saving':>10}{'speedup':>10}")
+    lines = [("", "Mbit", "MFLOPs", "saving", "speedup")]
     for name, (memory, flops, saving, speedup) in rows.items():
-        print(f"{name:32}{memory:10.2f}{flops:10.2f}{saving:9.2f}x{speedup:9.2f}x")
+        ratios = ("-" if ratio is None else f"{ratio:.2f}x" for ratio in (saving, speedup))
+        lines.append((name, f"{memory:.2f}", f"{flops:.2f}", *ratios))
+    print(f"\n{text_table(lines)}")
 
 
 if __name__ == "__main__":

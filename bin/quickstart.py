@@ -18,24 +18,25 @@ def main():
     """Prints a short table and where the files are."""
     from cpnas_tf.files import read_json
     from cpnas_tf.runs import search_log
+    from cpnas_tf.runs.progress import text_table
 
     def path(*names):
         return os.path.join(FLAGS.folder, *names)
 
     rows = search_log.read(path("search", "search.csv"))
     exported = read_json(path("export", "export.json"))
-    print(f"\n{'':24}{'1-bit child':>16}{'parent':>16}")
     evaluations = [read_json(path(run, "evaluation.json")) for run in ("train", "train_parent")]
     metrics = [read_json(path(run, "metrics.json")) for run in ("train", "train_parent")]
-    for name, cells in (
-        ("test accuracy", [f"{evaluation['accuracy']:.2%}" for evaluation in evaluations]),
-        ("test cross-entropy", [f"{evaluation['loss']:.4f}" for evaluation in evaluations]),
-        ("test images", [str(evaluation["examples"]) for evaluation in evaluations]),
-        ("epochs", [str(run["epoch"]) for run in metrics]),
-        ("training seconds", [f"{run['seconds']:.0f}" for run in metrics]),
-    ):
-        print(f"{name:24}{cells[0]:>16}{cells[1]:>16}")
+    lines = [
+        ("", "1-bit child", "parent"),
+        ("test accuracy", *(f"{evaluation['accuracy']:.2%}" for evaluation in evaluations)),
+        ("test cross-entropy", *(f"{evaluation['loss']:.4f}" for evaluation in evaluations)),
+        ("test images", *(str(evaluation["examples"]) for evaluation in evaluations)),
+        ("epochs", *(str(run["epoch"]) for run in metrics)),
+        ("training seconds", *(f"{run['seconds']:.0f}" for run in metrics)),
+    ]
     print(
+        f"\n{text_table(lines)}\n"
         f"\nsearched  {len(rows)} architectures: {path('search', 'genotype.json')}"
         f"\ntrained   {path('train')} and {path('train_parent')}"
         f"\nexported  {path('export', 'saved_model')}, largest difference to Keras "

@@ -19,6 +19,7 @@ from scipy import stats
 
 from cpnas_tf.files import read_json, write_csv, write_json
 from cpnas_tf.genotypes import Genotype
+from cpnas_tf.runs.progress import text_table
 
 CONFIDENCE = 0.95
 TEST = "two-sided paired t-test"
@@ -301,22 +302,33 @@ def text(rows):
     def number(value, form):
         return "-" if value is None else f"{value:{form}}"
 
+    def bounds(row, name):
+        low, high = row[f"{name}low"], row[f"{name}high"]
+        return "-" if low is None else f"{percent(low)} to {percent(high)}"
+
+    header = (
+        *("method", "beta", "n", "runs", "mean ± std", f"{CONFIDENCE:.0%} interval"),
+        *("pairs", "to random", f"{CONFIDENCE:.0%} interval", "p", "RI %", "tau"),
+        *("seconds", "images"),
+    )
     lines = [
-        f"{'method':>10}{'beta':>7}{'n':>4}{'runs':>6}{'mean ± std':>16}{'95% interval':>18}"
-        f"{'pairs':>7}{'to random':>11}{'95% interval':>18}{'p':>8}{'RI %':>8}{'tau':>7}"
-        f"{'seconds':>10}{'images':>12}"
+        (
+            row["method"],
+            number(row["beta"], "g"),
+            str(row["searches"]),
+            str(row["runs"]),
+            f"{percent(row['mean'])} ± {percent(row['std'])}",
+            bounds(row, ""),
+            str(row["pairs"]),
+            percent(row["difference"], "+"),
+            bounds(row, "difference_"),
+            number(row["p_value"], ".3f"),
+            number(row["relative_improvement"], "+.2f"),
+            number(row["kendall_tau"], "+.2f"),
+            f"{row['seconds']:.0f}",
+            f"{row['images']:,}",
+        )
+        for row in rows
     ]
-    for row in rows:
-        bounds, difference = (
-            f"{percent(row[f'{name}low'])} to {percent(row[f'{name}high'])}"
-            for name in ("", "difference_")
-        )
-        accuracy = f"{percent(row['mean'])} ± {percent(row['std'])}"
-        lines.append(
-            f"{row['method']:>10}{number(row['beta'], 'g'):>7}{row['searches']:>4}"
-            f"{row['runs']:>6}{accuracy:>16}{bounds:>18}{row['pairs']:>7}"
-            f"{percent(row['difference'], '+'):>11}{difference:>18}"
-            f"{number(row['p_value'], '.3f'):>8}{number(row['relative_improvement'], '+.2f'):>8}"
-            f"{number(row['kendall_tau'], '+.2f'):>7}{row['seconds']:>10.0f}{row['images']:>12,}"
-        )
-    return "\n".join([*lines, f"n searches, compared in pairs; p: {TEST}, not corrected"])
+    note = f"n searches, compared in pairs; p: {TEST}, not corrected"
+    return f"{text_table([header, *lines])}\n{note}"

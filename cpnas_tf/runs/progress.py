@@ -63,6 +63,19 @@ def duration(seconds):
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
+def text_table(rows, *, left=1):
+    """A table as text, each column as wide as its longest cell.
+
+    Args:
+        rows: of texts, all of one length, the headers first.
+        left: how many columns are aligned to the left; the others are aligned to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    marks = ["<" if number < left else ">" for number in range(len(widths))]
+    form = "  ".join(f"{{:{mark}{width}}}" for mark, width in zip(marks, widths, strict=True))
+    return "\n".join(form.format(*row).rstrip() for row in rows)
+
+
 def plan(*, operations, rounds, images, estimate):
     """What a search is going to do and to cost, as text.
 
@@ -72,16 +85,16 @@ def plan(*, operations, rounds, images, estimate):
         images: that an architecture is trained on.
         estimate: as `ChildParentTuner.estimate` gives it.
     """
-    lines = [f"{'stage':>5} {'operations an edge':>19} {'architectures':>14} {'images':>12}"]
     kept = range(operations, 1, -1)
-    for stage, left in enumerate(kept):
-        count = rounds * left
-        lines.append(f"{stage:>5} {left:>19} {count:>14} {count * images:>12,}")
-    total = rounds * sum(kept)
-    lines.append(f"{'total':>5} {'':>19} {total:>14} {total * images:>12,}")
+    stages = [*enumerate(kept), ("total", "")]
+    counts = [rounds * left for left in (*kept, sum(kept))]
+    lines = [
+        (str(stage), str(left), str(count), f"{count * images:,}")
+        for (stage, left), count in zip(stages, counts, strict=True)
+    ]
     return "\n".join(
         [
-            *lines,
+            text_table([("stage", "operations per edge", "architectures", "images"), *lines]),
             "Each image is seen by a child and by a parent. Measured now: the first step "
             f"{estimate['first_step_seconds']:.1f} s, each further one "
             f"{estimate['step_seconds']:.3f} s, the validation of an architecture "
@@ -122,15 +135,13 @@ def summary(rows):
     Args:
         rows: as `search_log.read` gives them.
     """
-    lines = [f"{'stage':>5} {'architectures':>14} {'child':>8} {'parent':>8} {'time':>16}"]
-
+    lines = [("stage", "architectures", "child", "parent", "time")]
     for name, group in [*search_log.by_stage(rows).items(), ("total", rows)]:
         found = search_log.totals(group)
-        lines.append(
-            f"{name:>5} {found['architectures']:>14} {found['child_accuracy']:>8.2%} "
-            f"{found['parent_accuracy']:>8.2%} {duration(found['seconds']):>16}"
-        )
-    return "\n".join(lines)
+        accuracies = (f"{found[f'{who}_accuracy']:.2%}" for who in ("child", "parent"))
+        count, time_taken = str(found["architectures"]), duration(found["seconds"])
+        lines.append((str(name), count, *accuracies, time_taken))
+    return text_table(lines)
 
 
 def summary_epochs(rows):

@@ -30,6 +30,16 @@ def test_a_line_an_architecture(monkeypatch, capsys):
     assert second.endswith("   2000 images/s  ETA 2 days, 5:00:00")
 
 
+def test_columns_of_a_text_table_are_as_wide_as_their_longest_cell():
+    rows = [("name", "kind", "n"), ("a", "long kind", "1,000"), ("b {0}", "", "")]
+    assert progress_module.text_table(rows).splitlines() == [
+        "name        kind      n",
+        "a      long kind  1,000",
+        "b {0}",
+    ]
+    assert progress_module.text_table(rows, left=2).splitlines()[0] == "name   kind           n"
+
+
 def test_plan_of_the_papers_search():
     text = progress_module.plan(operations=8, rounds=3, images=25_000, estimate=ESTIMATE)
     lines = [line.split() for line in text.splitlines()]
