@@ -2,7 +2,7 @@
 
 python bin/search.py --config=configs/FILE.py --workdir=DIR [--config.method=pc_darts]
 
-Writes genotype.json, search.csv, config.json, TensorBoard logs and the search's states into the
+Writes genotype.json, search.csv, config.json, TensorBoard logs and checkpoints into the
 workdir. A search that was stopped goes on with the same command. --dry_run says what a search will
 do and cost, from a few measured steps.
 
@@ -42,7 +42,7 @@ def main():
             FLAGS.workdir,
             config.resolved_config(command="search", workers=workers),
             result="genotype.json",
-            written=("genotype.json", "search.csv", "tuner", "states", "logs"),
+            written=("genotype.json", "search.csv", "checkpoints", "tuner", "states", "logs"),
             overwrite=FLAGS.overwrite,
         )
         claim = claim if worker else owned

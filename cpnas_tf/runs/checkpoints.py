@@ -1,8 +1,10 @@
-"""The checkpoints that a training goes on from: each is whole, or noticed as broken.
+"""The checkpoints that a search or a training goes on from: each is whole, or noticed as broken.
 
 A checkpoint is TensorFlow's, `checkpoints/ckpt-EPOCHS-STEPS`, after so many whole epochs and steps.
-It holds the network, the optimizer with its schedule's step (which is the data's position, too),
-class centres, the running means of an epoch that is not over, and the history.
+It holds all variables that a step changes, and a record of what JSON can hold: of a search both
+supernets with their momentum and the oracle's state; of a training the network, the optimizer with
+its schedule's step (which is the data's position, too), class centres, the running means of an
+epoch that is not over, and the history.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ import shutil
 import tempfile
 
 import tensorflow as tf
+from absl import logging
 
 from cpnas_tf import devices
 from cpnas_tf.errors import first_line
@@ -24,22 +27,26 @@ _OURS = re.compile(r"ckpt-\d{5}-\d{9}\.(index|data-|partial)")  # the rest in th
 # How TensorFlow says that a file is broken, and that its variables are others than expected.
 _BROKEN = (tf.errors.OpError, IndexError, ValueError)
 _OTHERS = (tf.errors.OpError, AssertionError, ValueError)
+# Where version 0.1 kept the states of a search.
+_OLD_STATES = ("tuner/state_*.npz", "states/state_*.npz")
 
 
-class TrainingState:
-    """Saves and restores all that a training needs to go on.
+class Checkpoints:
+    """Saves and restores all that a search or a training needs to go on.
 
     Args:
-        directory: the training's folder.
-        model: the network, a functional or sequential Keras model of one output `[batch, classes]`.
-        strategy: the `tf.distribute.Strategy` of the training; only its chief writes.
-        parts: what else to save, trackable objects by name.
+        directory: folder of the search or the training.
+        strategy: the `tf.distribute.Strategy` it runs under; only its chief writes.
+        in_graph: whether TensorFlow writes in a graph, since Python takes a second for many
+            variables. Keras hides the loss scale of "mixed_float16" from a graph.
+        parts: what to save, trackable objects or lists of variables by name.
 
     Attributes:
         record: what JSON can hold, saved and restored as well.
     """
 
-    def __init__(self, directory, model, *, strategy, **parts):
+    def __init__(self, directory, *, strategy, in_graph=True, **parts):
+        self._directory = os.fspath(directory)
         self._folder = os.path.join(directory, "checkpoints")
         self._strategy = strategy
         self._is_chief = devices.is_chief(strategy)
@@ -47,16 +54,12 @@ class TrainingState:
         self._saved = None
         with tf.device("CPU"):
             self._record = tf.Variable("", dtype=tf.string)
-            classes = tf.Variable(model.output_shape[-1])
-        self._checkpoint = tf.train.Checkpoint(
-            model=_alone(model), record=self._record, classes=classes, **parts
-        )
-        self._write = self._write_on_the_host
-        if model.compute_dtype != "float16":  # Keras hides the scale of its losses from a graph
-            self._write = tf.function(self._write, autograph=False)
+        self._checkpoint = tf.train.Checkpoint(record=self._record, **parts)
+        write = self._write_on_the_host
+        self._write = tf.function(write, autograph=False) if in_graph else write
 
     def _write_on_the_host(self, path):
-        """Writes one file of data. In a graph, since Python takes a second for many variables."""
+        """Writes one file of data."""
         with tf.device(self._record.device):
             self._checkpoint.write(path)
 
@@ -64,7 +67,8 @@ class TrainingState:
         """Goes back to the last checkpoint that can be read; returns whether there is one.
 
         Raises:
-            ValueError: if checkpoints are there and none can be read.
+            ValueError: if checkpoints are there and none can be read, or only the states of a
+                search that an earlier version began.
         """
         devices.wait_for_all(self._strategy)
         paths = _paths(self._folder)
@@ -75,16 +79,28 @@ class TrainingState:
                     self._checkpoint.read(plain).assert_consumed()
             except (*_BROKEN, *_OTHERS) as error:
                 reason = first_line(error)
-                print(f"the checkpoint {path} is broken ({reason}): trying the one before")
+                logging.warning(
+                    "the checkpoint %s is broken (%s): trying the one before", path, reason
+                )
                 continue
             self.record = json.loads(self._record.numpy())
             self._saved = os.path.basename(path)
             return True
         if paths:
             raise ValueError(
-                f"no checkpoint in {self._folder} can be read: start afresh with --overwrite"
+                f"no checkpoint in {self._folder} can be read: delete that folder to start afresh"
             )
+        self._refuse_old_states()
         return False
+
+    def _refuse_old_states(self):
+        for pattern in _OLD_STATES:
+            if glob.glob(os.path.join(glob.escape(self._directory), pattern)):
+                folder = os.path.join(self._directory, os.path.dirname(pattern))
+                raise ValueError(
+                    f"the search in {self._directory} was begun by cpnas_tf 0.1, whose states in "
+                    f"{folder} this version cannot read: delete that folder to start afresh"
+                )
 
     def save(self, *, epochs, steps):
         """Writes a checkpoint unless it is there, then removes all but the last two.
@@ -128,6 +144,16 @@ class TrainingState:
 def has_checkpoint(directory):
     """Whether a training's folder has something to go on from."""
     return bool(_paths(os.path.join(directory, "checkpoints")))
+
+
+def network_parts(model):
+    """The parts of a training's `Checkpoints` that `load_weights` reads.
+
+    Args:
+        model: a Keras model of one output `[batch, classes]`.
+    """
+    with tf.device("CPU"):
+        return {"model": _alone(model), "classes": tf.Variable(model.output_shape[-1])}
 
 
 def load_weights(model, directory):

@@ -27,7 +27,8 @@ from cpnas_tf.devices import peak_bytes
 from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import check_network
 from cpnas_tf.networks.operations import check_precision
-from cpnas_tf.runs import progress, search_log, search_state
+from cpnas_tf.runs import progress, search_log
+from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.runs.tensorboard import Summaries
 from cpnas_tf.search.mixed_supernet import MixedSupernet, shares
 from cpnas_tf.training.optimizers import Adam, make_optimizer
@@ -68,13 +69,13 @@ def derive_cell(strengths, *, operations, inputs):
 class PCDarts:
     """A search with PC-DARTS; the defaults are the original's for CIFAR-10.
 
-    After each epoch all that the search needs to go on is written as one file, atomically. The last
-    two are kept; a new search on the same folder goes on from the newest that can be read.
+    After each epoch all that the search needs to go on is saved in `checkpoints/`. The last two are
+    kept; a new search on the same folder goes on from the newest that can be read.
 
     Args:
         train: `Images`.
         validation: more `Images`; both together are halved, the first half for the weights.
-        directory: folder for `search.csv`, the states and TensorBoard's `logs`.
+        directory: folder for `search.csv`, `checkpoints` and TensorBoard's `logs`.
         cells: cells of the supernet.
         channels: C of its first cell, a multiple of `partial`.
         precision: of its operations, "child" (1-bit) or "parent" (full precision).
@@ -97,8 +98,8 @@ class PCDarts:
         rows: of `search.csv`, see `search_log.write_epochs`.
 
     Raises:
-        ValueError: if a setting is impossible for these images, or states are there and none can
-            be read.
+        ValueError: if a setting is impossible for these images, or checkpoints are there and none
+            can be read.
     """
 
     def __init__(
@@ -187,28 +188,32 @@ class PCDarts:
             warmup_steps=warmup_epochs * self._steps,
         )
         self._folder = os.fspath(directory)
-        self._states = os.path.join(self._folder, "states")
+        self._checkpoints = Checkpoints(
+            self._folder,
+            strategy=tf.distribute.get_strategy(),
+            supernet=self._supernet.state(),
+        )
+        self._checkpoints.record = {"rows": []}
+        self._checkpoints.restore()
         self._summaries = Summaries(os.path.join(self._folder, "logs"))
-        self._restore()
 
-    def _restore(self):
-        record, arrays = search_state.read_newest(self._states) or ({"rows": []}, {})
-        self.rows = record["rows"]
-        for name, array in arrays.items():
-            self._supernet.state()[int(name)].assign(array)
+    @property
+    def rows(self):
+        """The search so far, a dict per epoch."""
+        return self._checkpoints.record["rows"]
 
     def search(self):
         """Runs the epochs that are left.
 
         Raises:
             ValueError: if a loss is not finite.
-            OSError: if the folder cannot be written (a full disk included); the states before are
-                untouched.
+            OSError: if the folder cannot be written (a full disk included); the checkpoints before
+                are untouched.
         """
         done = len(self.rows)
         if done == self._epochs:
             return
-        os.makedirs(self._states, exist_ok=True)
+        os.makedirs(self._folder, exist_ok=True)
         self._supernet.fit(
             self._stream(first_step=done * self._steps),
             initial_epoch=done,
@@ -219,7 +224,7 @@ class PCDarts:
         )
 
     def finish_epoch(self, logs, seconds):
-        """Notes an epoch's logs, then writes `search.csv` and the state it belongs to."""
+        """Notes an epoch's logs, then writes `search.csv` and the checkpoint it belongs to."""
         epoch = len(self.rows)
         self.rows.append(
             {
@@ -230,12 +235,7 @@ class PCDarts:
             }
         )
         search_log.write_epochs(os.path.join(self._folder, "search.csv"), self.rows)
-        search_state.write(
-            self._states,
-            len(self.rows),
-            record={"rows": self.rows},
-            arrays={str(n): variable.numpy() for n, variable in enumerate(self._supernet.state())},
-        )
+        self._checkpoints.save(epochs=epoch + 1, steps=(epoch + 1) * self._steps)
         measures = {name: self.rows[-1][name] for name in search_log.MEASURES}
         known = {name: value for name, value in measures.items() if value is not None}
         self._summaries.write(epoch + 1, known)

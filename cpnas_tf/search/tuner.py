@@ -21,7 +21,8 @@ from cpnas_tf.data import streams
 from cpnas_tf.errors import first_line
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.networks.operations import PRECISIONS
-from cpnas_tf.runs import progress, search_log, search_state
+from cpnas_tf.runs import progress, search_log
+from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.runs.tensorboard import Summaries
 from cpnas_tf.search.oracle import ACCURACIES, ChildParentOracle, sampling_orders
 from cpnas_tf.search.supernet import Supernet
@@ -31,9 +32,9 @@ from cpnas_tf.training.optimizers import check_sgd
 class ChildParentTuner(BaseTuner):
     """Runs the trials of a `ChildParentOracle`: one epoch of child and parent each.
 
-    After each trial all that the search needs to go on is written as one file, atomically, into the
-    project's folder: both supernets with their momentum, and the oracle's state. The last two are
-    kept; a new tuner on the same folder goes on from the newest one that can be read.
+    After each trial all that the search needs to go on is saved in `checkpoints/`: both supernets
+    with their momentum, and the oracle's state. The last two are kept; a new tuner on the same
+    folder goes on from the newest one that can be read.
 
     It runs under the `tf.distribute` strategy in whose scope it is made, together with its
     supernets: each replica takes its part of every batch. All workers of several run the same
@@ -104,7 +105,11 @@ class ChildParentTuner(BaseTuner):
         stream()  # refuses an impossible augmentation
         on_start()
         devices.wait_for_all(self._strategy)
-        self._states = os.path.join(self._folder, "tuner")
+        self._checkpoints = Checkpoints(
+            self._folder,
+            strategy=self._strategy,
+            **{name: list(supernet.variables) for name, supernet in supernets.items()},
+        )
         # Other workers have keras-tuner write its files where nobody reads them.
         own = self._folder if self._is_chief else tempfile.mkdtemp()
         with _own_oracle():
@@ -230,39 +235,25 @@ class ChildParentTuner(BaseTuner):
         self._summaries.write(number, scalars, pictures=pictures)
 
     def save(self):
-        """Writes `search.csv`, then the state it belongs to.
+        """Writes `search.csv`, then the checkpoint it belongs to.
 
         In this order: a search that is killed between the two does the last row again.
         """
-        if not self._is_chief:
-            return
         results = self.oracle.results
-        search_log.write(os.path.join(self._folder, "search.csv"), results, self._seconds)
-        search_state.write(
-            self._states,
-            len(results),
-            record={"oracle": self.oracle.get_state(), "seconds": self._seconds},
-            arrays={name: variable.numpy() for name, variable in self._variables()},
-        )
+        if self._is_chief:
+            search_log.write(os.path.join(self._folder, "search.csv"), results, self._seconds)
+        self._checkpoints.record = {"oracle": self.oracle.get_state(), "seconds": self._seconds}
+        self._checkpoints.save(epochs=len(results), steps=len(results) * self._steps)
 
     def reload(self):
-        """Goes on from the newest state in the project's folder that can be read, if there is one.
+        """Goes on from the newest checkpoint that can be read, if there is one.
 
         Raises:
-            ValueError: if states are there and none can be read.
+            ValueError: if checkpoints are there and none can be read.
         """
-        state = search_state.read_newest(self._states)
-        if state:
-            record, arrays = state
-            self.oracle.set_state(record["oracle"])
-            self._seconds = record["seconds"]
-            for name, variable in self._variables():
-                variable.assign(arrays[name])
-
-    def _variables(self):
-        for precision in PRECISIONS:
-            for number, variable in enumerate(self._supernets[precision].variables):
-                yield f"{precision}_{number}", variable
+        if self._checkpoints.restore():
+            self.oracle.set_state(self._checkpoints.record["oracle"])
+            self._seconds = self._checkpoints.record["seconds"]
 
     def genotype(self):
         """The `Genotype` that was found, at the search's end."""

@@ -11,7 +11,7 @@ from cpnas_tf import devices
 from cpnas_tf.networks.cells import scale_drop_path
 from cpnas_tf.networks.quantizers import one_bit_kernels
 from cpnas_tf.runs import history
-from cpnas_tf.runs.checkpoints import TrainingState
+from cpnas_tf.runs.checkpoints import Checkpoints, network_parts
 from cpnas_tf.runs.tensorboard import Summaries
 
 _SAVE_SECONDS = 600  # an epoch may take hours
@@ -64,10 +64,11 @@ class EpochCallback(tf.keras.callbacks.Callback):
         self._means = self._build_means()
         self._running = None
         centres = getattr(child_parent, "centres", None)
-        self._state = TrainingState(
+        self._state = Checkpoints(
             directory,
-            model,
             strategy=self._strategy,
+            in_graph=model.compute_dtype != "float16",
+            **network_parts(model),
             trained=trained,
             means=self._means,
             flips=self._flips,

@@ -1,5 +1,6 @@
 """A search and a training killed at 20 random instants, mid-write included, end the same."""
 
+import fcntl
 import functools
 import math
 import os
@@ -14,7 +15,7 @@ import forked
 import tensorflow as tf
 from commands import SEARCH_OF_3, TRAIN, check_equal_searches, check_equal_trainings, succeed
 
-from cpnas_tf.runs.checkpoints import TrainingState
+from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.training import callback
 
 
@@ -91,9 +92,10 @@ def kill_at_20_random_instants(run, clock):
     return folders
 
 
-def train_killed_after(clock, limit, writes):
-    """Kills a training after a time, or in the middle of writing a checkpoint's file."""
-    amid_a_write, prepare = kill_after(clock, limit, writes), TrainingState.__init__
+def killed_after(clock, limit, writes):
+    """Kills a run after a time, or when half of a file is written, a checkpoint's included."""
+    amid_a_write = kill_after(clock, limit, writes)
+    prepare, sync = Checkpoints.__init__, os.fsync
     callback._SAVE_SECONDS = 0.5  # amid the short epochs, too
 
     def write_in_halves(write, path):
@@ -111,21 +113,16 @@ def train_killed_after(clock, limit, writes):
         prepare(self, *args, **parts)
         self._write = functools.partial(write_in_halves, self._write)
 
-    TrainingState.__init__ = prepare_to_write_in_halves
-
-
-def search_killed_after(clock, limit, writes):
-    """Kills a search after a time, or when half of a file is on the disk."""
-    amid_a_write, sync = kill_after(clock, limit, writes), os.fsync
-
     def sync_in_halves(descriptor):
-        with open(f"/proc/self/fd/{descriptor}", "rb") as file:
-            content = file.read()
-        os.truncate(descriptor, len(content) // 2)
-        amid_a_write()
-        os.pwrite(descriptor, content, 0)
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_WRONLY:
+            with open(f"/proc/self/fd/{descriptor}", "rb") as file:
+                content = file.read()
+            os.truncate(descriptor, len(content) // 2)
+            amid_a_write()
+            os.pwrite(descriptor, content, 0)
         sync(descriptor)
 
+    Checkpoints.__init__ = prepare_to_write_in_halves
     os.fsync = sync_in_halves
 
 
@@ -134,7 +131,7 @@ def test_search_killed_at_20_random_instants(tmp_path, data_dir):
 
     def search(folder, limit=math.inf, writes=None):
         arguments = (*SEARCH_OF_3, f"--workdir={folder}", f"--data_dir={data_dir}")
-        watched = functools.partial(search_killed_after, clock, limit, writes)
+        watched = functools.partial(killed_after, clock, limit, writes)
         return forked.run("search", *arguments, before=watched)
 
     usual = ("search", *SEARCH_OF_3, f"--workdir={tmp_path}/usual", f"--data_dir={data_dir}")
@@ -152,7 +149,7 @@ def test_train_killed_at_20_random_instants(tmp_path, data_dir, genotype):
             *(f"--workdir={folder}", f"--data_dir={data_dir}"),
             "--verbosity=-2",  # Keras would warn that to save takes longer than such a step
         )
-        watched = functools.partial(train_killed_after, clock, limit, writes)
+        watched = functools.partial(killed_after, clock, limit, writes)
         return forked.run("train", *arguments, before=watched)
 
     whole, *trainings = kill_at_20_random_instants(train, clock)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_search import StopError, make_images
+from small_training import truncate
 
 from cpnas_tf import data
 from cpnas_tf.genotypes import CHOICES, EDGES, Genotype
@@ -176,7 +177,12 @@ def without_times(folder):
 
 
 def states(folder):
-    return sorted(os.listdir(folder / "states"))
+    """The names of the checkpoints' indices."""
+    return sorted(path.name for path in (folder / "checkpoints").glob("*.index"))
+
+
+def state(number):
+    return f"ckpt-{number:05d}-{number * STEPS:09d}.index"
 
 
 class TestSearch:
@@ -324,9 +330,7 @@ class TestStoppedSearch:
         """A full disk at each file that an epoch writes, and a kill just after it is written."""
         start, replace = tmp_path / "start", os.replace
         stop_after(start, WARMUP)
-        for place, when in itertools.product(
-            ("search.csv", "state_00003.npz"), ("before", "after")
-        ):
+        for place, when in itertools.product(("search.csv", state(3)), ("before", "after")):
 
             def fail(source, target, place=place, when=when):
                 broken = os.path.basename(target) == place
@@ -353,13 +357,20 @@ class TestStoppedSearch:
         assert after == before
 
     def test_a_broken_state_is_noticed_and_the_one_before_used(
-        self, stop_after, assert_goes_on, tmp_path, capsys
+        self, stop_after, assert_goes_on, tmp_path, caplog
     ):
         stop_after(tmp_path, 3)
-        assert states(tmp_path) == ["state_00002.npz", "state_00003.npz"]
-        os.truncate(tmp_path / "states" / "state_00003.npz", 1000)
+        assert states(tmp_path) == [state(2), state(3)]
+        truncate(tmp_path / "checkpoints" / state(3), 0.5)
         assert_goes_on(tmp_path)
-        assert "state_00003.npz is broken" in capsys.readouterr().out
+        (line,) = caplog.messages
+        assert f"{state(3).removesuffix('.index')} is broken (" in line
+
+    def test_a_search_that_version_0_1_began_is_refused(self, new_search, tmp_path):
+        (tmp_path / "states").mkdir()
+        (tmp_path / "states" / "state_00003.npz").write_bytes(b"")
+        with pytest.raises(ValueError, match=f"by cpnas_tf 0.1, whose states in {tmp_path}/states"):
+            new_search(tmp_path)
 
 
 def test_the_same_seed_gives_the_same_search_and_another_another(whole, new_search, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from keras_tuner.errors import FatalError
 from small_search import StopError, make_images
+from small_training import truncate
 
 from cpnas_tf import data
 from cpnas_tf.genotypes import CHOICES, Genotype
@@ -42,8 +43,17 @@ TRAIN = make_images(STEPS * BATCH + 2, seed=1)
 VALIDATION = make_images(2 * BATCH, seed=2)
 
 
+def variables(tuner):
+    """The variables of both supernets by name."""
+    return {
+        f"{precision}_{number}": variable
+        for precision, supernet in tuner._supernets.items()
+        for number, variable in enumerate(supernet.variables)
+    }
+
+
 def values(tuner):
-    return {name: variable.numpy() for name, variable in tuner._variables()}
+    return {name: variable.numpy() for name, variable in variables(tuner).items()}
 
 
 def run_search(folder):
@@ -77,7 +87,7 @@ def new_tuner(whole):
     """Makes a tuner as a new process would, but for the tracing: `new_tuner(folder)`."""
 
     def make(folder, *, train=TRAIN, beta=2.0, **settings):
-        for name, variable in whole.tuner._variables():
+        for name, variable in variables(whole.tuner).items():
             variable.assign(whole.initial[name])
         tuner = ChildParentTuner(
             ChildParentOracle(beta=beta, **SEARCH),
@@ -149,7 +159,12 @@ def without_times(folder):
 
 
 def states(folder):
-    return sorted(name for name in os.listdir(folder / "tuner") if name.startswith("state_"))
+    """The names of the checkpoints' indices."""
+    return sorted(path.name for path in (folder / "checkpoints").glob("*.index"))
+
+
+def state(number):
+    return f"ckpt-{number:05d}-{number * STEPS:09d}.index"
 
 
 def files(folder):
@@ -336,7 +351,7 @@ class TestTuner:
 
         def start():
             assert files(stopped) == before
-            shutil.rmtree(stopped / "tuner")
+            shutil.rmtree(stopped / "checkpoints")
 
         assert new_tuner(stopped, on_start=start).oracle.results == ()
 
@@ -491,7 +506,7 @@ class TestStoppedSearch:
 
         with contextlib.suppress(StopError):
             run_trial(shutil.copytree(start, tmp_path / "recorded"), record)
-        written = names[: names.index(f"state_{done + 1:05d}.npz") + 1]
+        written = names[: names.index(state(done + 1)) + 1]
         assert "search.csv" in written
         for place, when in itertools.product(range(len(written)), ("before", "after")):
             calls = itertools.count()
@@ -541,42 +556,47 @@ class TestStoppedSearch:
         assert files(stopped) == before
 
     def test_the_last_two_states_are_kept(self, stopped):
-        assert states(stopped) == ["state_00002.npz", "state_00003.npz"]
+        assert states(stopped) == [state(2), state(3)]
 
     @pytest.mark.parametrize("size", [0, 0.5, -1])
     def test_a_truncated_state_is_noticed_and_the_one_before_used(
-        self, stopped, assert_goes_on, capsys, size
+        self, stopped, assert_goes_on, caplog, size
     ):
-        newest = stopped / "tuner" / "state_00003.npz"
-        total = newest.stat().st_size
-        os.truncate(newest, total + size if size < 0 else int(total * size))
+        newest = stopped / "checkpoints" / state(3)
+        truncate(newest, size)
         assert_goes_on(stopped)
-        assert self.broken_lines(capsys) == [
-            f"the saved state {newest} is broken (its checksum is wrong): trying the one before it"
-        ]
+        (line,) = caplog.messages
+        assert line.startswith(f"the checkpoint {newest.with_suffix('')} is broken (")
+        assert line.endswith("): trying the one before")
 
     @pytest.mark.parametrize("place", [8, 0.3, -40])
     def test_a_flipped_bit_is_noticed_and_the_one_before_used(
-        self, stopped, assert_goes_on, capsys, place
+        self, stopped, assert_goes_on, caplog, place
     ):
-        newest = stopped / "tuner" / "state_00003.npz"
+        newest = (stopped / "checkpoints" / state(3)).with_suffix(".data-00000-of-00001")
         content = bytearray(newest.read_bytes())
         content[place if isinstance(place, int) else int(len(content) * place)] ^= 1
         newest.write_bytes(content)
         assert_goes_on(stopped)
-        assert len(self.broken_lines(capsys)) == 1
+        assert len(caplog.messages) == 1
 
-    def broken_lines(self, capsys):
-        return [line for line in capsys.readouterr().out.splitlines() if "broken" in line]
-
-    def test_without_a_whole_state_it_does_not_start_over(self, new_tuner, stopped, capsys):
+    def test_without_a_whole_state_it_does_not_start_over(self, new_tuner, stopped, caplog):
         for name in states(stopped):
-            os.truncate(stopped / "tuner" / name, 1000)
+            truncate(stopped / "checkpoints" / name, -1)
         before = files(stopped)
-        with pytest.raises(ValueError, match="^no saved state in .* can be read: .*--overwrite$"):
+        with pytest.raises(ValueError, match="^no checkpoint in .* can be read: delete that"):
             new_tuner(stopped)
-        assert len(self.broken_lines(capsys)) == 2
+        assert len(caplog.messages) == 2
         assert files(stopped) == before
+
+    def test_a_search_that_version_0_1_began_is_refused(self, new_tuner, tmp_path):
+        (tmp_path / "tuner").mkdir()
+        (tmp_path / "tuner" / "state_00003.npz").write_bytes(b"")
+        before = files(tmp_path)
+        with pytest.raises(ValueError, match="was begun by cpnas_tf 0.1") as error:
+            new_tuner(tmp_path)
+        assert f"{tmp_path}/tuner this version cannot read: delete" in one_line(error)
+        assert files(tmp_path) == before
 
 
 class TestFailingSearch:

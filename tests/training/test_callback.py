@@ -27,7 +27,6 @@ from small_training import (
     untimed,
 )
 
-from cpnas_tf.networks import cells
 from cpnas_tf.runs import history as history_log
 from cpnas_tf.training import callback
 
@@ -150,14 +149,14 @@ class TestStopped:
         assert untimed(train(small_model(), stopped)) == untimed(finished[2])
 
     def test_a_broken_checkpoint_means_to_go_on_from_the_one_before(
-        self, stopped, finished, capsys
+        self, stopped, finished, caplog
     ):
         _, model, history = finished
         truncate(f"{stopped}/checkpoints/ckpt-00003-000000009.data-00000-of-00001", 0.5)
         again = small_model()
         assert untimed(train(again, stopped)) == untimed(history)
         assert_same(state(again), state(model))
-        assert "is broken" in capsys.readouterr().out.splitlines()[0]
+        assert "is broken" in caplog.messages[0]
 
 
 class TestDivergence:
@@ -241,9 +240,7 @@ class TestTold:
 
         model, seen = child_model(), []
         monkeypatch.setattr(
-            cells,
-            "scale_drop_path",
-            lambda network, scale: seen.append(signs()),
+            callback, "scale_drop_path", lambda network, scale: seen.append(signs())
         )
         history = train_child(model, tmp_path, learning_rate=0.5)
         seen.append(signs())
