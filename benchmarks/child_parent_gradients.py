@@ -56,8 +56,8 @@ def main(_):
     )
     model = build_network(
         Genotype.load(GENOTYPE),
-        input_shape=images.images.shape[1:],
-        classes=len(images.class_names),
+        input_shape=images.image_shape,
+        classes=images.classes,
         cells=FLAGS.cells,
         channels=FLAGS.channels,
     )

@@ -71,8 +71,8 @@ def train_once(folder, setting, seed, images, test):
     weights = SETTINGS[setting]
     model = build_network(
         Genotype.load(os.path.join(RESULTS, "search_cifar10_2560", "genotype.json")),
-        input_shape=images.images.shape[1:],
-        classes=len(images.class_names),
+        input_shape=images.image_shape,
+        classes=images.classes,
         precision="parent" if weights is None else "child",
         **NETWORK,
     )

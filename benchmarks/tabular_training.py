@@ -272,8 +272,8 @@ def train_share(images, test, *, precision, seed, first):
     options = [(first,), *[tabular.OPERATIONS] * (len(tabular.CHOICES) - 1)]
     model = build_stack(
         options,
-        input_shape=images.images.shape[1:],
-        classes=len(images.class_names),
+        input_shape=images.image_shape,
+        classes=images.classes,
         precision=precision,
         **NETWORK,
     )

@@ -49,25 +49,30 @@ def main():
 
     part = grid.role()
     runs = config.call(grid.make_grid, section="grid")
-    find, train = _prepare()
+    find, train = _prepare(run)
     with contextlib.nullcontext() if part == "worker" else claim:
         grid.ablate(runs, find=find, train=train, directory=FLAGS.workdir)
         if part != "worker":
             print(table.text(table.write(FLAGS.workdir)))
 
 
-def _prepare():
-    """How the methods find a genotype and how that is trained, by the config, once checked."""
+def _prepare(run):
+    """How the methods find a genotype and how that is trained, by the config, once checked.
+
+    Adds the images to the record `run`.
+    """
     import tensorflow as tf
 
     from cpnas_tf import data, training
     from cpnas_tf.genotypes import OPERATIONS
+    from cpnas_tf.runs.images import record
     from cpnas_tf.search import methods
     from cpnas_tf.search.pc_darts import PCDarts
     from cpnas_tf.search.tuner import plan_search
 
     recipes.make_deterministic("grid")
     images, test = recipes.load_images()
+    run["images"] = record(images, test)
     parts = config.call(data.split_for_search, images, section="split")
     space = {
         "operations": tuple(FLAGS.config.search.get("operations", OPERATIONS)),

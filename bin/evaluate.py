@@ -28,9 +28,11 @@ def main():
     app.load_tensorflow()
     from cpnas_tf import training
     from cpnas_tf.plots import figures
+    from cpnas_tf.runs.trained import TrainedRun
 
-    model, test, _ = training.load_trained(FLAGS.workdir, data_dir=FLAGS.data_dir)
-    evaluation = training.evaluate(model, test)
+    trained = TrainedRun(FLAGS.workdir, data_dir=FLAGS.data_dir)
+    test = trained.test_images()
+    evaluation = training.evaluate(trained.network(), test)
     figure = figures.plot_confusion_matrix(evaluation["confusion_matrix"], test.class_names)
     picture = os.path.join(FLAGS.workdir, "confusion_matrix.png")
     files.write_atomically(picture, figures.render(figure, "png"))

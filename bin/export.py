@@ -21,13 +21,18 @@ flags.adopt_module_key_flags(app)
 def main():
     """Exports and prints what was checked."""
     app.load_tensorflow()
-    from cpnas_tf import training
     from cpnas_tf.export.bundle import check_output, export
+    from cpnas_tf.runs.trained import TrainedRun
 
     check_output(FLAGS.output, overwrite=FLAGS.overwrite)
-    model, test, _ = training.load_trained(FLAGS.workdir, data_dir=FLAGS.data_dir)
+    trained = TrainedRun(FLAGS.workdir, data_dir=FLAGS.data_dir)
+    test = trained.test_images()
     summary = export(
-        model, test, directory=FLAGS.output, workdir=FLAGS.workdir, overwrite=FLAGS.overwrite
+        trained.network(),
+        test,
+        directory=FLAGS.output,
+        trained=trained,
+        overwrite=FLAGS.overwrite,
     )
     print(
         f"SavedModel, {summary['saved_model_bytes']} bytes, equals Keras on "

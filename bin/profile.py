@@ -38,7 +38,7 @@ def main():
     app.load_tensorflow()
     from cpnas_tf.networks import costs, reference
 
-    model = getattr(reference, FLAGS.model)() if FLAGS.model else _network(genotype)
+    model = reference.build(FLAGS.model) if FLAGS.model else _network(genotype)
     profile = costs.profile(model)
     if FLAGS.csv:
         costs.write_csv(FLAGS.csv, profile["layers"])

@@ -3,7 +3,7 @@
 python bin/report.py --workdir=DIR --output=FILE.html
 
 The workdir is one of bin/search.py or bin/ablate.py, finished or not. --train=DIR, once or more,
-shows networks of bin/train.py beside the paper's; their test images are read for that.
+shows networks of bin/train.py beside the paper's.
 """
 
 import os
@@ -47,21 +47,18 @@ def main():
 
 def _describe(folder):
     """What the report shows of a trained network."""
-    from cpnas_tf import training
-    from cpnas_tf.files import read_json
-    from cpnas_tf.genotypes import Genotype
     from cpnas_tf.networks import costs
+    from cpnas_tf.runs.trained import TrainedRun
 
-    model, _, run = training.load_trained(folder, data_dir=FLAGS.data_dir)
-    metrics = read_json(os.path.join(folder, "metrics.json"))
+    trained = TrainedRun(folder, data_dir=FLAGS.data_dir)
     return {
         "name": os.path.basename(os.path.abspath(folder)),
-        "precision": run["precision"],
-        "data": run["config"]["data"]["name"],
-        "genotype": run["genotype"] and Genotype(**run["genotype"]),
-        "accuracy": metrics["val_accuracy"],
-        "seconds": metrics["seconds"],
-        **costs.profile(model),
+        "precision": trained.precision,
+        "data": trained.config["data"]["name"],
+        "genotype": trained.genotype,
+        "accuracy": trained.metrics["val_accuracy"],
+        "seconds": trained.metrics["seconds"],
+        **costs.profile(trained.network()),
     }
 
 

@@ -36,11 +36,12 @@ def main():
 
     method = _method()
     worker, workers = devices.check_strategy(FLAGS.config.strategy)
+    run = config.resolved_config(command="search", workers=workers)
     claim = contextlib.nullcontext()
     if not FLAGS.dry_run:
         owned = workdir.claim(
             FLAGS.workdir,
-            config.resolved_config(command="search", workers=workers),
+            run,
             result="genotype.json",
             written=("genotype.json", "search.csv", "checkpoints", "tuner", "states", "logs"),
             overwrite=FLAGS.overwrite,
@@ -50,7 +51,7 @@ def main():
     if method == "random":
         _draw(claim)
     else:
-        _search(claim, section="pc_darts" if method == "pc_darts" else "search")
+        _search(claim, run, section="pc_darts" if method == "pc_darts" else "search")
 
 
 def _method():
@@ -74,14 +75,16 @@ def _draw(claim):
         _save(random_genotype(**space))
 
 
-def _search(claim, *, section):
+def _search(claim, run, *, section):
     from cpnas_tf import data, devices
+    from cpnas_tf.runs.images import record
     from cpnas_tf.search.pc_darts import PCDarts
     from cpnas_tf.search.tuner import plan_search
 
     strategy = devices.make_strategy(FLAGS.config.strategy)
     recipes.make_deterministic(section)
     images = config.call(data.load, section="data", data_dir=FLAGS.data_dir)
+    run["images"] = record(images)
     train, validation = config.call(data.split_for_search, images, section="split")
     with contextlib.ExitStack() as stack:
         stack.enter_context(strategy.scope())

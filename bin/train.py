@@ -30,21 +30,23 @@ def main():
     """Runs the training that the flags describe."""
     from cpnas_tf import devices, files
     from cpnas_tf.genotypes import Genotype
-    from cpnas_tf.runs import workdir
+    from cpnas_tf.runs import trained, workdir
+    from cpnas_tf.runs.images import record
 
     worker, workers = devices.check_strategy(FLAGS.config.strategy)
     precision = app.precision()
     genotype = None if FLAGS.model else Genotype.load(FLAGS.genotype)
+    run = config.resolved_config(
+        command="train",
+        precision=precision,
+        genotype=genotype and dataclasses.asdict(genotype),
+        model=FLAGS.model,
+        warm_start=FLAGS.warm_start and os.path.abspath(FLAGS.warm_start),
+        workers=workers,
+    )
     claim = workdir.claim(
         FLAGS.workdir,
-        config.resolved_config(
-            command="train",
-            precision=precision,
-            genotype=genotype and dataclasses.asdict(genotype),
-            model=FLAGS.model,
-            warm_start=FLAGS.warm_start and os.path.abspath(FLAGS.warm_start),
-            workers=workers,
-        ),
+        run,
         result="metrics.json",
         written=(
             *("metrics.json", "history.csv", "checkpoints", "logs"),
@@ -59,6 +61,9 @@ def main():
     strategy = devices.make_strategy(FLAGS.config.strategy)
     recipes.make_deterministic("training")
     images, test = recipes.load_images()
+    run["images"] = record(images, test)
+    if FLAGS.warm_start:
+        trained.check_classes(FLAGS.warm_start, images.class_names)
     with contextlib.ExitStack() as claimed:
         model, epochs = recipes.train(
             genotype or FLAGS.model,

@@ -16,16 +16,18 @@ ROOT = pathlib.Path(__file__).parent.parent
 MODULES = sorted((ROOT / "cpnas_tf").rglob("*.py"))
 # A room imports only rooms before it.
 ROOMS = (
-    *("files", "errors", "genotypes", "devices"),
+    *("files", "errors", "genotypes", "catalogue", "devices"),
     *("networks", "data", "runs", "training", "plots", "search", "export", "reports"),
     *("ablation", "cli"),
 )
-STDLIB_ONLY = ("__init__", "files", "errors", "genotypes", "runs.workdir", "runs.search_log")
-STDLIB_ONLY += ("runs.history", "runs.progress", "reports.paper_tables")
+STDLIB_ONLY = ("__init__", "files", "errors", "genotypes", "catalogue", "runs.workdir")
+STDLIB_ONLY += ("runs.search_log", "runs.history", "runs.progress", "runs.images", "runs.trained")
+STDLIB_ONLY += ("reports.paper_tables",)
 # Reading logs, drawing and reporting need no TensorFlow.
 WITHOUT_TENSORFLOW = (
-    *("files", "errors", "genotypes", "cli.app", "cli.config"),
+    *("files", "errors", "genotypes", "catalogue", "cli.app", "cli.config"),
     *("runs.workdir", "runs.search_log", "runs.history", "runs.progress"),
+    *("runs.images", "runs.trained"),
     *("plots.figures", "plots.cells", "plots.search"),
     *("reports.html", "reports.search", "reports.pc_darts", "reports.pages"),
     *("ablation.table", "ablation.plots", "ablation.report"),

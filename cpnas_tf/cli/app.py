@@ -10,19 +10,13 @@ import tempfile
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from cpnas_tf.catalogue import REFERENCE_NETWORKS
 from cpnas_tf.cli.config import check_config
 from cpnas_tf.errors import explain, message
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
 FLAGS = flags.FLAGS
-# The functions of `networks.reference`, and the precision of their networks.
-REFERENCE_NETWORKS = {
-    "wrn22": "parent",
-    "wrn22_1bit": "child",
-    "resnet18": "parent",
-    "birealnet18": "child",
-}
 # What TensorFlow 2.21 logs on import whatever TF_CPP_MIN_LOG_LEVEL says; and that there is no CUDA.
 _NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*cuInit.*\(303\)")
 

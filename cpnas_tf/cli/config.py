@@ -21,6 +21,7 @@ def resolved_config(**more):
         "version": cpnas_tf.__version__,
         "config": json.loads(FLAGS.config.to_json_best_effort()),
         "data_dir": FLAGS.data_dir and os.path.abspath(FLAGS.data_dir),
+        "cwd": os.getcwd(),  # where a relative folder of images begins
         **more,
     }
     return json.loads(json.dumps(run))  # as it will be read again: tuples become lists

@@ -36,7 +36,7 @@ def load_images():
 
     images = call(datasets.load, section="data", data_dir=FLAGS.data_dir)
     test = datasets.load(**{**FLAGS.config.data, "split": "test"}, data_dir=FLAGS.data_dir)
-    shape, other = images.images.shape[1:], test.images.shape[1:]
+    shape, other = images.image_shape, test.image_shape
     if shape != other:
         raise ValueError(
             f"the training images are {shape[0]}x{shape[1]}, the test images "
@@ -68,11 +68,11 @@ def train(network, images, test, *, precision="child", strategy=None, **given):
     from cpnas_tf.training import loop
     from cpnas_tf.training.child_parent import ChildParentLoss
 
-    shape = {"input_shape": images.images.shape[1:], "classes": len(images.class_names)}
+    shape = {"input_shape": images.image_shape, "classes": images.classes}
     policy = "mixed_float16" if FLAGS.config.get("mixed_precision") else "float32"
     with devices.scope(strategy or tf.distribute.get_strategy(), policy=policy):
         if isinstance(network, str):
-            model = getattr(reference, network)(**shape)
+            model = reference.build(network, **shape)
         else:
             shape["precision"] = precision
             model = call(cells.build_network, network, section="network", **shape)

@@ -7,7 +7,7 @@ images it would have seen.
 """
 
 import contextlib
-import fcntl
+import dataclasses
 import io
 import os
 import re
@@ -17,22 +17,14 @@ import urllib.request
 
 import tensorflow_datasets as tfds
 
+from cpnas_tf.catalogue import DATASETS, FOLDER
 from cpnas_tf.data import digits, folder, imagenet
 from cpnas_tf.data.images import Images
 from cpnas_tf.errors import first_line
-
-# The shape of an image, (height, width, channels), and the number of classes.
-DATASETS = {
-    "digits": ((8, 8, 1), 10),
-    "fashion_mnist": ((28, 28, 1), 10),
-    "cifar10": ((32, 32, 3), 10),
-    "imagenet2012": ((imagenet.IMAGE_SIZE, imagenet.IMAGE_SIZE, 3), imagenet.CLASSES),
-}
-
+from cpnas_tf.files import exclusive
 
 SPLITS = ("train", "test")
 _SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?:\[:([1-9]\d*)\])?")
-FOLDER = "folder:"
 
 
 def describe(name, split, *, data_dir=None, image_size=None):
@@ -52,8 +44,9 @@ def describe(name, split, *, data_dir=None, image_size=None):
     if name.startswith(FOLDER):
         path = _folder(name, data_dir)
         return folder.describe(path, split, image_size=image_size)
-    shape, classes = DATASETS[name]
-    return (image_size, image_size, *shape[2:]) if image_size else shape, classes
+    known = DATASETS[name]
+    shape = (image_size, image_size, *known.shape[2:]) if image_size else known.shape
+    return shape, known.classes
 
 
 def load(name, split, *, data_dir=None, image_size=None):
@@ -84,7 +77,8 @@ def load(name, split, *, data_dir=None, image_size=None):
         return folder.load(_folder(name, data_dir), split, image_size=image_size)
     builder = _builder(name, data_dir)
     if name == "imagenet2012":
-        return imagenet.load(builder, split, image_size=image_size)
+        images = imagenet.load(builder, split, image_size=image_size)
+        return _with_origin(images, builder, split)
     if not builder.data_path.exists():
         _prepare(builder)
         builder = _builder(name, data_dir)
@@ -103,7 +97,13 @@ def load(name, split, *, data_dir=None, image_size=None):
     if count and int(count) > len(images):
         raise ValueError(f"{name} has {len(images)} images in {whole}, received: {split!r}")
     images = images.take(slice(int(count or len(images))))
-    return images.resize(image_size) if image_size else images
+    images = images.resize(image_size) if image_size else images
+    return _with_origin(images, builder, split)
+
+
+def _with_origin(images, builder, split):
+    origin = {split: f"{len(images)} images of {builder.name} {builder.version}"}
+    return dataclasses.replace(images, origin=origin)
 
 
 def _check(name, split, image_size):
@@ -154,11 +154,9 @@ def _prepare(builder):
     try:
         if not is_bundled:
             _check_connection(next(iter(builder.url_infos)))
-        os.makedirs(root, exist_ok=True)
-        with open(os.path.join(root, f".{builder.name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with _quiet() if is_bundled else contextlib.redirect_stdout(sys.stderr):
-                builder.download_and_prepare()
+        quiet = _quiet() if is_bundled else contextlib.redirect_stdout(sys.stderr)
+        with exclusive(os.path.join(root, builder.name), wait=True), quiet:
+            builder.download_and_prepare()
     except Exception as error:
         advice = (
             "pass a --data_dir that can be written"

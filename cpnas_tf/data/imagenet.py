@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from cpnas_tf.catalogue import DATASETS
 from cpnas_tf.data.augmentation import augment_batches, centre_window, check_crop_area, draw_windows
 
-IMAGE_SIZE = 224
-CLASSES = 1000
+IMAGE_SIZE = DATASETS["imagenet2012"].shape[0]
 # TFDS has no labels for ImageNet's own test images: as everywhere, its validation images are ours.
 SPLITS = {"train": "train", "test": "validation"}
 ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "test": "ILSVRC2012_img_val.tar"}
@@ -69,11 +69,13 @@ class StoredImages:
         pieces: of the files, in their order: (path, records to leave out, records to take).
         features: TFDS's features of a record.
         image_size: side of the images, in pixels.
+        origin: see `Images`.
     """
 
     pieces: tuple[tuple[str, int, int], ...]
     features: tfds.features.FeaturesDict
     image_size: int = IMAGE_SIZE
+    origin: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self):
         return sum(count for _, _, count in self.pieces)
@@ -82,6 +84,16 @@ class StoredImages:
     def class_names(self):
         """The classes' names: WordNet's numbers."""
         return tuple(self.features["label"].names)
+
+    @property
+    def image_shape(self):
+        """(height, width, channels)."""
+        return self.image_size, self.image_size, 3
+
+    @property
+    def classes(self):
+        """The number of classes."""
+        return len(self.class_names)
 
     @functools.cached_property
     def labels(self):
@@ -223,7 +235,7 @@ class _Decoded:
 
     def __init__(self, stored):
         self._stored = stored
-        self.shape = (len(stored), stored.image_size, stored.image_size, 3)
+        self.shape = (len(stored), *stored.image_shape)
 
     def __len__(self):
         return len(self._stored)

@@ -19,6 +19,8 @@ class Images:
         images: uint8 [n, height, width, channels].
         labels: int32 [n], positions in `class_names`.
         class_names: the classes' names.
+        origin: what `data.load` read them from, a text per part, such as `{"train/cat": "8 images,
+            5120 bytes, 3f2a9c04b1d7"}`; the same files give the same text. Empty for other images.
 
     Raises:
         ValueError: if the arrays have other types or shapes, or a label names no class.
@@ -27,6 +29,7 @@ class Images:
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    origin: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         images, labels = np.asarray(self.images), np.asarray(self.labels)
@@ -51,6 +54,16 @@ class Images:
 
     def __len__(self):
         return len(self.images)
+
+    @property
+    def image_shape(self):
+        """(height, width, channels)."""
+        return self.images.shape[1:]
+
+    @property
+    def classes(self):
+        """The number of classes."""
+        return len(self.class_names)
 
     def take(self, indices):
         """The images at `indices`, int [m], in that order."""

@@ -28,7 +28,7 @@ _BATCH = 256
 _ENCODED = 16
 
 
-def export(model, images, *, directory, workdir=None, overwrite=False):
+def export(model, images, *, directory, trained=None, overwrite=False):
     """Writes the export of a network into `directory`, all or nothing.
 
     `saved_model/` (`saved_model.save`), `model.tflite` (`flatbuffer.convert`; left out if it needs
@@ -40,7 +40,7 @@ def export(model, images, *, directory, workdir=None, overwrite=False):
         model: a functional or sequential Keras model from images in [-1, 1] to logits.
         images: `Images` to compare on: the SavedModel on all, the flatbuffer on the first 1,000.
         directory: folder to make.
-        workdir: folder of the model's training, of which the model card tells.
+        trained: the model's `TrainedRun`, of which the model card tells.
         overwrite: whether to replace `directory` if it is an earlier export.
 
     Returns:
@@ -68,7 +68,7 @@ def export(model, images, *, directory, workdir=None, overwrite=False):
             **_write_flatbuffer(os.path.join(new, "model.tflite"), model, images, expected),
         }
         write_json(os.path.join(new, "export.json"), summary)
-        write_model_card(new, summary, images, workdir=workdir)
+        write_model_card(new, summary, images, trained=trained)
     return summary
 
 

@@ -5,21 +5,14 @@ import importlib.metadata
 import os
 
 import cpnas_tf
-from cpnas_tf.files import read_json, write_atomically
-from cpnas_tf.genotypes import Genotype
+from cpnas_tf.catalogue import DATASETS, shown_name
+from cpnas_tf.files import write_atomically
 from cpnas_tf.plots.cells import plot_genotype
 from cpnas_tf.plots.figures import render
 
 _PRECISIONS = {
     "child": "1-bit weights and activations; real are stem, classifier and batch normalization",
     "parent": "full precision",
-}
-
-
-_DATA = {
-    "digits": "UCI Optical Recognition of Handwritten Digits (Alpaydin and Kaynak), CC BY 4.0",
-    "fashion_mnist": "Fashion-MNIST (Zalando), MIT licence",
-    "cifar10": "CIFAR-10 (Krizhevsky, 2009), no licence stated",
 }
 
 
@@ -56,55 +49,54 @@ order than Keras; where a number is within rounding of 0, its sign and all after
 """
 
 
-def write_model_card(directory, summary, images, *, workdir=None):
+def write_model_card(directory, summary, images, *, trained=None):
     """Writes `README.md` and, if the training and its genotype are known, `genotype.png`.
 
     Args:
         directory: the export's folder.
         summary: the contents of `export.json`.
         images: the `Images` that were checked.
-        workdir: the training's folder.
+        trained: the network's `TrainedRun`.
 
     Raises:
-        ValueError: if the workdir's files cannot be read.
+        ValueError: if the training's files cannot be read.
         OSError: if the folder cannot be written.
     """
     training, facts = "", []
-    if workdir is not None:
-        run = read_json(os.path.join(workdir, "config.json"))
-        if run["genotype"]:
-            genotype = plot_genotype(Genotype(**run["genotype"]))
-            write_atomically(os.path.join(directory, "genotype.png"), render(genotype, "png"))
-        training, facts = _training(run, workdir)
-    shape = ", ".join(map(str, images.images.shape[1:]))
+    if trained is not None:
+        if trained.genotype:
+            picture = render(plot_genotype(trained.genotype), "png")
+            write_atomically(os.path.join(directory, "genotype.png"), picture)
+        training, facts = _training(trained)
+    shape = ", ".join(map(str, images.image_shape))
     use = _USE + (_FLATBUFFER if summary["tflite_bytes"] else "")
     text = [
-        f"# Classifier of {len(images.class_names)} classes\n{training}",
+        f"# Classifier of {images.classes} classes\n{training}",
         _table([*facts, *_facts(summary)]),
-        use.format(shape=shape, classes=len(images.class_names)),
+        use.format(shape=shape, classes=images.classes),
         f"## Made with\n\n{_versions()}. The code is under the Apache License 2.0.",
     ]
     write_atomically(os.path.join(directory, "README.md"), "\n".join(text) + "\n")
 
 
-def _training(run, workdir):
+def _training(trained):
     """The sentences and the rows of the table that tell of the training."""
-    network, data = run["config"]["network"], run["config"]["data"]["name"]
-    precision = run["precision"]
-    if run["genotype"]:
-        what = f"![Its cells](genotype.png)\n\nThe {precision} of the genotype above (CP-NAS)"
+    if trained.genotype:
+        pictured = "![Its cells](genotype.png)\n\n"
+        what = f"{pictured}The {trained.precision} of the genotype above (CP-NAS)"
     else:
-        what = f"`{run['model']}`"
+        what = f"`{trained.model}`"
+    name = trained.config["data"]["name"]
+    source = name in DATASETS and DATASETS[name].source
     text = f"""
-{what}: {_PRECISIONS[precision]}.
-Trained on `{data}`: {_DATA.get(data, "see its source for its terms")}.
+{what}: {_PRECISIONS[trained.precision]}.
+Trained on `{shown_name(name)}`: {source or "see its source for its terms"}.
 """
-    evaluation = os.path.join(workdir, "evaluation.json")
-    if os.path.exists(evaluation):
-        accuracy = "{accuracy:.2%} of {examples} images".format(**read_json(evaluation))
+    if trained.evaluation:
+        accuracy = "{accuracy:.2%} of {examples} images".format(**trained.evaluation)
     else:
-        accuracy = "{val_accuracy:.2%}".format(**read_json(os.path.join(workdir, "metrics.json")))
-    sizes = ", ".join(f"{name} {value}" for name, value in network.items())
+        accuracy = "{val_accuracy:.2%}".format(**trained.metrics)
+    sizes = ", ".join(f"{name} {value}" for name, value in trained.config["network"].items())
     return text, [("test accuracy", accuracy), ("network", sizes)]
 
 

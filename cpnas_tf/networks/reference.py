@@ -15,9 +15,28 @@ import functools
 import larq as lq
 import tensorflow as tf
 
+from cpnas_tf.catalogue import REFERENCE_NETWORKS
 from cpnas_tf.networks.operations import BN_EPSILON, BN_MOMENTUM
 
 _BINARY_KERNEL = {"kernel_quantizer": "magnitude_aware_sign", "kernel_constraint": "weight_clip"}
+
+
+def build(name, **shape):
+    """Builds one of `REFERENCE_NETWORKS`.
+
+    Args:
+        name: its name.
+        shape: `input_shape` and `classes`; the paper's by default.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    if name not in REFERENCE_NETWORKS:
+        known = ", ".join(REFERENCE_NETWORKS)
+        raise ValueError(f"unknown reference network {name!r}, expected one of: {known}")
+    builders = {"wrn22": wrn22, "wrn22_1bit": wrn22_1bit}
+    builders |= {"resnet18": resnet18, "birealnet18": birealnet18}
+    return builders[name](**shape)
 
 
 def wrn22(*, input_shape=(32, 32, 3), classes=10):

@@ -6,6 +6,7 @@ It shows what the files of a workdir say, so that the same files give the same r
 import os
 
 import cpnas_tf
+from cpnas_tf.catalogue import shown_name
 from cpnas_tf.files import read_json
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.reports import pc_darts as pc_darts_report
@@ -61,12 +62,20 @@ def assemble(kind, workdir, run, content):
 
 
 def read_run(workdir):
-    """The contents of `config.json`; {} where there is none, as after a library call."""
+    """The contents of `config.json`; {} where there is none, as after a library call.
+
+    Without what is nobody else's business: where data lies, and its files.
+    """
     path = os.path.join(workdir, "config.json")
     run = read_json(path) if os.path.exists(path) else {}
     if not isinstance(run, dict):
         raise ValueError(f"cannot read {path}: a JSON object is needed, received: {run!r}")
-    return run
+    shown = {key: value for key, value in run.items() if key not in ("data_dir", "cwd", "images")}
+    name = search_report.setting(config_of(run), "data", "name")
+    if isinstance(name, str):
+        data = {**run["config"]["data"], "name": shown_name(name)}
+        shown["config"] = {**run["config"], "data": data}
+    return shown
 
 
 def config_of(run):
@@ -84,8 +93,8 @@ def _sections(log, path, config, trained):
 
 
 def _configuration(run):
-    """All values of `config.json`; where data lies is nobody else's business."""
-    rest = {name: value for name, value in run.items() if name not in ("config", "data_dir")}
+    """All values of a run's record."""
+    rest = {name: value for name, value in run.items() if name != "config"}
     values = [*_flatten(run.get("config", {})), *_flatten(rest)]
     if not values:
         return section("Configuration", element("p", "The workdir has no config.json."))

@@ -4,6 +4,7 @@ References:
     CP-NAS, Algorithm 1, Eqs. 1 and 2, Tables 1 to 3, Fig. 5.
 """
 
+from cpnas_tf.catalogue import DATASETS, shown_name
 from cpnas_tf.genotypes import CHOICES, EDGE_NAMES, OPERATIONS
 from cpnas_tf.plots.cells import plot_cell
 from cpnas_tf.plots.search import plot_accuracies
@@ -22,7 +23,6 @@ from cpnas_tf.runs import search_log
 from cpnas_tf.runs.progress import duration
 
 CELLS = {"normal": "Normal cell", "reduce": "Reduction cell"}
-TRAINING_IMAGES = {"digits": 1437, "fashion_mnist": 60_000, "cifar10": 50_000}
 BITS = {"child": "1/1", "parent": "32/32"}
 
 
@@ -77,10 +77,10 @@ def training_images(config):
     count, fraction = (setting(config, "split", f"train_{part}") for part in ("images", "fraction"))
     if type(count) is int:
         return count
-    whole = TRAINING_IMAGES.get(str(setting(config, "data", "name")))
-    if whole is None or type(fraction) is not float or setting(config, "data", "split") != "train":
+    known = DATASETS.get(str(setting(config, "data", "name")))
+    if known is None or type(fraction) is not float or setting(config, "data", "split") != "train":
         return None
-    return int(round(fraction * whole, 6))
+    return int(round(fraction * known.train, 6))
 
 
 def _unfinished(rows, config):
@@ -248,7 +248,7 @@ def _trained_row(network, genotype, measures):
     accuracy = 100 * network["accuracy"]
     reached = [_number(100 - accuracy)] if len(measures) == 1 else [_number(accuracy), "–"]
     other = network["genotype"] not in (None, genotype)
-    name = f"here: {network['name']}, {network['precision']} on {network['data']}"
+    name = f"here: {network['name']}, {network['precision']} on {shown_name(network['data'])}"
     costs = [network[key] for key in ("memory_mbit", "flops_m", "memory_saving")]
     costs.append(network["speedup"] if network["data"] == "cifar10" else None)
     return [

@@ -9,6 +9,10 @@ import glob
 import os
 
 from cpnas_tf.files import exclusive, read_json, remove, write_json
+from cpnas_tf.runs import images
+
+# What a run is does not depend on where its data lies, nor on the version that runs it.
+PLACES = ("data_dir", "cwd", "version")
 
 
 def claim(workdir, run, *, result, written, overwrite=False):
@@ -21,7 +25,8 @@ def claim(workdir, run, *, result, written, overwrite=False):
     Args:
         workdir: the folder; made if it is not there.
         run: what the run is, as JSON. A run with another one is a different run, but for what
-            stands under the keys "data_dir" and "version".
+            stands under `PLACES`. Its images, under "images" as `images.record` gives them, are
+            compared where both have them; they may be added until the folder is taken.
         result: the name of the file that a finished run has; None if a finished run may go on.
         written: the names of all that the run writes beside `config.json`.
         overwrite: whether to remove a finished or a different run first.
@@ -66,7 +71,14 @@ def _holds_another(workdir, run, result, overwrite):
     """Whether a folder holds a finished or a different run, which `overwrite` allows to remove."""
     config = os.path.join(workdir, "config.json")
     finished = result and os.path.exists(os.path.join(workdir, result))
-    difference = _difference(read_json(config), run) if os.path.exists(config) else None
+    old = read_json(config) if os.path.exists(config) else run
+    difference = _difference(_identity(old), _identity(run))
+    other_images = None if difference else images.difference(old.get("images"), run.get("images"))
+    if other_images and not overwrite:
+        raise ValueError(
+            f"{workdir} holds a run on other images ({other_images}): restore them, "
+            "or start afresh with --overwrite"
+        )
     if difference and not overwrite:
         raise ValueError(
             f"{workdir} holds a different run ({difference}): "
@@ -77,13 +89,20 @@ def _holds_another(workdir, run, result, overwrite):
             f"{workdir} holds a finished run ({result}): "
             "choose another --workdir, or replace it with --overwrite"
         )
-    return bool(finished or difference)
+    return bool(finished or difference or other_images)
+
+
+def _identity(run):
+    """What makes a run another one if it is changed: all but its images and places."""
+    if not isinstance(run, dict):
+        return run
+    return {name: value for name, value in run.items() if name not in ("images", *PLACES)}
 
 
 def _difference(old, new, name=""):
-    """The first difference of two JSON values in words, or None; where data lies does not count."""
+    """The first difference of two JSON values in words, or None."""
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted({*old, *new} - {"data_dir", "version"})
+        keys = sorted({*old, *new})
         found = (_difference(old.get(key), new.get(key), f"{name}.{key}") for key in keys)
         return next((difference for difference in found if difference), None)
     return None if old == new else f"{name.lstrip('.')}: {old!r} there, {new!r} here"

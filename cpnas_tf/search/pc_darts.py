@@ -130,8 +130,8 @@ class PCDarts:
         if not isinstance(train, images.Images):
             raise ValueError("PC-DARTS needs images in memory: search on imagenet2012 with cpnas")
         network = {
-            "input_shape": train.images.shape[1:],
-            "classes": len(train.class_names),
+            "input_shape": train.image_shape,
+            "classes": train.classes,
             "cells": cells,
             "channels": channels,
         }

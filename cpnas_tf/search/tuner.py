@@ -426,8 +426,8 @@ def plan_search(
     )
     supernets = {
         precision: Supernet(
-            input_shape=train.images.shape[1:],
-            classes=len(train.class_names),
+            input_shape=train.image_shape,
+            classes=train.classes,
             cells=cells,
             channels=channels,
             precision=precision,

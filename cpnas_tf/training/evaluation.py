@@ -1,17 +1,12 @@
 """Measuring a trained network, and loading it again from its workdir."""
 
 import functools
-import os
 
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf.data import datasets, streams
-from cpnas_tf.files import read_json
-from cpnas_tf.genotypes import Genotype
-from cpnas_tf.networks import reference
-from cpnas_tf.networks.cells import build_network
-from cpnas_tf.runs.checkpoints import load_weights
+from cpnas_tf.data import streams
+from cpnas_tf.runs.trained import TrainedRun
 
 
 def load_trained(directory, *, data_dir=None):
@@ -27,27 +22,11 @@ def load_trained(directory, *, data_dir=None):
 
     Raises:
         ValueError: if the training did not finish, or its last checkpoint is broken or does not
-            fit the data set's classes.
+            fit, or the data set is not that of the training any more.
     """
-    if not os.path.exists(os.path.join(directory, "metrics.json")):
-        raise ValueError(f"{directory} holds no finished training: run bin/train.py first")
-    run = read_json(os.path.join(directory, "config.json"))
-    if not isinstance(run, dict) or "config" not in run:
-        raise ValueError(f"{directory}/config.json is not that of a training")
-    section = {**run["config"]["data"], "split": "test"}
-    test = datasets.load(**section, data_dir=data_dir or run["data_dir"])
-    shape = {"input_shape": test.images.shape[1:], "classes": len(test.class_names)}
-    if run.get("model"):
-        model = getattr(reference, run["model"])(**shape)
-    else:
-        model = build_network(
-            Genotype(**run["genotype"]),
-            precision=run["precision"],
-            **shape,
-            **run["config"]["network"],
-        )
-    load_weights(model, directory)
-    return model, test, run
+    run = TrainedRun(directory, data_dir=data_dir)
+    test = run.test_images()
+    return run.network(), test, run.record
 
 
 def evaluate(model, images, *, batch_size=256):
@@ -71,8 +50,7 @@ def evaluate(model, images, *, batch_size=256):
     logits, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()
     top5 = tf.math.in_top_k(labels, logits, min(5, logits.shape[1])).numpy()
-    classes = len(images.class_names)
-    confusion = tf.math.confusion_matrix(labels, logits.argmax(axis=1), classes).numpy()
+    confusion = tf.math.confusion_matrix(labels, logits.argmax(axis=1), images.classes).numpy()
     return {
         "accuracy": float(confusion.trace() / len(labels)),
         "accuracy_top5": float(top5.mean()),

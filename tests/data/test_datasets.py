@@ -148,7 +148,7 @@ class TestDigits:
         left = tmp_path / "digits" / "incomplete.ABC123_1.0.0"
         left.mkdir(parents=True)
         left.joinpath("digits-train.tfrecord-00000-of-00001").write_bytes(b"half a rec")
-        tmp_path.joinpath(".digits.lock").touch()
+        tmp_path.joinpath("digits", ".lock").touch()
         assert len(data.load("digits", "test", data_dir=tmp_path)) == 360
 
     def test_a_folder_that_cannot_be_written(self, tmp_path):

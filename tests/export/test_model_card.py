@@ -5,6 +5,7 @@ import pytest
 from exportable import CELL, IMAGES
 
 from cpnas_tf.export.model_card import write_model_card
+from cpnas_tf.runs.trained import TrainedRun
 
 SUMMARY = {
     "memory_mbit": 3.316,
@@ -41,20 +42,20 @@ def written(tmp_path, summary=SUMMARY, **settings):
 
 class TestModelCard:
     def test_says_what_the_network_is_and_how_good(self, tmp_path, workdir):
-        text = written(tmp_path, workdir=str(workdir))
+        text = written(tmp_path, trained=TrainedRun(str(workdir)))
         assert "![Its cells](genotype.png)" in text
         assert (tmp_path / "genotype.png").read_bytes().startswith(b"\x89PNG")
         for part in ("1-bit", "`digits`", "CC BY 4.0", "50.00%", "cells 10, channels 56"):
             assert part in text
         evaluation = {"accuracy": 0.875, "examples": 360}
         (workdir / "evaluation.json").write_text(json.dumps(evaluation))
-        assert "87.50% of 360 images" in written(tmp_path, workdir=str(workdir))
+        assert "87.50% of 360 images" in written(tmp_path, trained=TrainedRun(str(workdir)))
 
     def test_of_a_reference_network(self, tmp_path, workdir):
         run = json.loads((workdir / "config.json").read_text())
         run |= {"genotype": None, "model": "wrn22_1bit"}
         (workdir / "config.json").write_text(json.dumps(run))
-        text = written(tmp_path, workdir=str(workdir))
+        text = written(tmp_path, trained=TrainedRun(str(workdir)))
         assert "`wrn22_1bit`: 1-bit weights and activations" in text
         assert "genotype" not in text
         assert not (tmp_path / "genotype.png").exists()

@@ -1,0 +1,54 @@
+"""What a run records of its images, so that later commands notice other ones. No TensorFlow."""
+
+
+def record(*splits):
+    """What `config.json` holds of the images that a run reads.
+
+    Args:
+        splits: the run's `Images` or `StoredImages` as `data.load` read them, of the same classes.
+
+    Returns:
+        A dict: `classes`, the names in the order of the labels; `shape`, `[height, width,
+        channels]`; and `origin`, see `Images`, of all splits together.
+    """
+    return {
+        "classes": list(splits[0].class_names),
+        "shape": list(splits[0].image_shape),
+        "origin": {part: text for split in splits for part, text in split.origin.items()},
+    }
+
+
+def difference(there, here):
+    """The first difference of two records in words; None if there is none.
+
+    A part that only one of them holds does not count: an evaluation reads the test images alone.
+
+    Args:
+        there, here: as `record` gives them; None where nothing was recorded, which equals all.
+    """
+    if not there or not here:
+        return None
+    found = other_classes(there["classes"], here["classes"])
+    if not found and there["shape"] != here["shape"]:
+        shapes = ("x".join(map(str, images["shape"])) for images in (there, here))
+        found = "images of {} there, of {} here".format(*shapes)
+    both = [part for part in there["origin"] if part in here["origin"]]
+    parts = (_other_text(part, there["origin"][part], here["origin"][part]) for part in both)
+    return found or next(filter(None, parts), None)
+
+
+def other_classes(there, here):
+    """The difference of two lists of class names in words; None if there is none."""
+    gone, new = ([name for name in a if name not in b] for a, b in ((there, here), (here, there)))
+    if gone or new:
+        return f"the class {_first(gone)} there, {_first(new)} here"
+    return None if there == here else "the classes in another order"
+
+
+def _first(names):
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]!r}{more}" if names else "missing"
+
+
+def _other_text(part, there, here):
+    return None if there == here else f"{part}: {there} there, {here} here"
