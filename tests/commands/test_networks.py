@@ -68,6 +68,39 @@ class TestFolder:
         assert evaluation["examples"] == 8
         assert set(evaluation["per_class"]) == {"cat", "dog"}
 
+    def test_a_class_that_was_renamed_is_refused_by_all_commands(self, tmp_path, genotype):
+        arguments = self.arguments(tmp_path, genotype, test_size=8)
+        succeed(forked.run("train", *arguments))
+        workdir = f"--workdir={tmp_path}/run"
+        succeed(forked.run("export", workdir, f"--output={tmp_path}/export"))
+        card = (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+        assert "Trained on `folder:pets`" in card
+        assert str(tmp_path) not in card
+        for split in ("train", "test"):
+            (tmp_path / "pets" / split / "cat").rename(tmp_path / "pets" / split / "zebra")
+        other = (*arguments[:-1], f"--workdir={tmp_path}/other", f"--warm_start={tmp_path}/run")
+        for command in (
+            ("evaluate", workdir),
+            ("export", workdir, f"--output={tmp_path}/again"),
+            ("train", *other),
+        ):
+            value = "the class 'cat' there, 'zebra' here"
+            check_refused(tmp_path, *command, value=value)
+
+    def test_images_added_while_a_training_is_stopped_are_refused(self, tmp_path, genotype):
+        command = ("train", *self.arguments(tmp_path, genotype, test_size=8))
+        place = {"module": PROGRESS, "owner": "EpochCallback", "method": "on_train_batch_end"}
+        stop = functools.partial(forked.signal_self, signal.SIGTERM, call=3, **place)
+        assert forked.run(*command, before=stop).code == 130
+        small_folder.write(
+            tmp_path / "pets" / "train" / "dog" / "4.png", np.zeros((8, 8, 3), np.uint8)
+        )
+        line = check_refused(tmp_path, *command, value="(train/dog: 4 images, ")
+        assert " there, 5 images, " in line
+        assert "restore them, or start afresh with --overwrite" in line
+        (tmp_path / "pets" / "train" / "dog" / "4.png").unlink()
+        succeed(forked.run(*command))
+
     def test_test_images_of_another_size_are_refused_before_the_training(self, tmp_path, genotype):
         arguments = self.arguments(tmp_path, genotype, test_size=12)
         line = check_refused(tmp_path, "train", *arguments, value="--config.data.image_size")

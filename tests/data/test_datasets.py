@@ -239,6 +239,14 @@ class TestLoad:
             np.testing.assert_array_equal(images.labels, whole.labels[:count])
         assert data.describe("digits", "train[:1000]") == ((8, 8, 1), 10)
 
+    def test_where_the_images_come_from(self, digits_dir):
+        for split, count in (("train", 1437), ("test", 360), ("train[:9]", 9)):
+            images = data.load("digits", split, data_dir=digits_dir, image_size=16)
+            assert images.origin == {split: f"{count} images of digits 1.0.0"}
+            assert (images.image_shape, images.classes) == ((16, 16, 1), 10)
+        known = datasets.DATASETS["digits"]
+        assert (known.train, known.test) == (1437, 360)
+
     def test_more_images_than_there_are(self, digits_dir):
         with pytest.raises(ValueError, match="digits has 1437 images in train") as error:
             data.load("digits", "train[:1438]", data_dir=digits_dir)

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -101,6 +103,46 @@ class TestLoad:
             image_folder.load(folder, "train", image_size=8).images,
             image_folder.load(folder, "train").images,
         )
+
+
+class TestOrigin:
+    """What tells the files from others."""
+
+    def origin(self, folder):
+        return image_folder.load(folder, "train", image_size=8).origin
+
+    def test_a_text_per_class(self, folder):
+        (folder / "train" / "dog" / "1.png").unlink()
+        for name in ("1.png", "2.png"):
+            write(folder / "train" / "dog" / name, pixels())
+        origin = self.origin(folder)
+        assert list(origin) == ["train/cat", "train/dog"]
+        sizes = [path.stat().st_size for path in (folder / "train" / "dog").iterdir()]
+        assert origin["train/dog"].startswith(f"2 images, {sum(sizes)} bytes, ")
+        assert image_folder.load(folder, "test").origin.keys() == {"test/cat", "test/dog"}
+
+    def test_it_is_the_same_elsewhere_and_beside_other_files(self, folder, tmp_path_factory):
+        elsewhere = tmp_path_factory.mktemp("elsewhere") / "copy"
+        shutil.copytree(folder, elsewhere, copy_function=shutil.copyfile)
+        (elsewhere / "train" / "cat" / ".DS_Store").write_bytes(b"none of ours")
+        assert self.origin(elsewhere) == self.origin(folder)
+
+    @pytest.mark.parametrize("change", ["added", "removed", "renamed", "resized"])
+    def test_a_change_is_seen(self, folder, change):
+        cats = folder / "train" / "cat"
+        write(cats / "2.png", pixels())
+        before = self.origin(folder)
+        if change == "added":
+            write(cats / "3.png", pixels())
+        elif change == "removed":
+            (cats / "2.png").unlink()
+        elif change == "renamed":
+            (cats / "2.png").rename(cats / "3.png")
+        else:
+            write(cats / "2.png", pixels(16, 16))
+        after = self.origin(folder)
+        assert after["train/cat"] != before["train/cat"]
+        assert after["train/dog"] == before["train/dog"]
 
 
 class TestErrors:

@@ -38,6 +38,12 @@ def changed(**search):
     return {**RUN, "config": {**RUN["config"], "search": {**RUN["config"]["search"], **search}}}
 
 
+def images_of(count):
+    """The record of a folder's images."""
+    origin = {"train/cat": f"{count} images"}
+    return {"classes": ["cat", "dog"], "shape": [8, 8, 3], "origin": origin}
+
+
 def claim(folder, run=RUN, **options):
     return workdir.claim(folder, run, **{**FILES, **options})
 
@@ -334,6 +340,34 @@ class TestClaim:
         work(unfinished, run=moved)
         assert json.loads((unfinished / "config.json").read_text()) == moved
         assert (unfinished / "search.csv").exists()
+
+    def test_other_images_are_refused_and_the_difference_named(self, unfinished):
+        there, here = ({**RUN, "images": images_of(count)} for count in (8, 9))
+        work(unfinished, run=there)
+        before = contents(unfinished)
+        line = refusal(unfinished, here)
+        assert "run on other images (train/cat: 8 images there, 9 images here): restore" in line
+        assert "--overwrite" in line
+        assert contents(unfinished) == before
+        with claim(unfinished, here, overwrite=True):
+            assert not (unfinished / "search.csv").exists()
+            (unfinished / "search.csv").write_text("new")
+        assert json.loads((unfinished / "config.json").read_text()) == here
+
+    def test_images_may_be_known_only_when_the_folder_is_taken(self, unfinished):
+        work(unfinished, run={**RUN, "images": images_of(8)})
+        run = dict(RUN)
+        late = claim(unfinished, run)
+        run["images"] = images_of(9)
+        with pytest.raises(ValueError, match="8 images there, 9 images here"), late:
+            pytest.fail("claimed")
+
+    def test_a_record_without_images_goes_on_and_gets_them(self, unfinished):
+        run = {**RUN, "images": images_of(8), "cwd": "/home"}
+        work(unfinished, run=run)
+        assert (unfinished / "search.csv").exists()
+        assert json.loads((unfinished / "config.json").read_text()) == run
+        work(unfinished, run={**run, "cwd": "/elsewhere"})
 
     def test_a_finished_run_is_kept(self, finished):
         before = contents(finished)
