@@ -7,18 +7,28 @@ The layout is that of TFDS's `ImageFolder`; each split's is the one that Keras's
 `image_dataset_from_directory` reads. The classes are the names of the folders, sorted.
 """
 
+import concurrent.futures
+import contextlib
 import hashlib
+import logging
 import math
 import os
+import stat
+import unicodedata
+import warnings
 
 import numpy as np
-import tensorflow as tf
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cpnas_tf.data.augmentation import centre_window, resize
 from cpnas_tf.data.images import Images
-from cpnas_tf.errors import first_line
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg"),
+    *(".png", ".tif", ".tiff", ".webp"),
+)
+# Images that are not read, but that are not left out without a word either.
+OTHER_SUFFIXES = (".arw", ".cr2", ".dng", ".eps", ".heic", ".heif", ".nef", ".psd", ".svg")
 # The names that a split's folder may have.
 SPLITS = {"train": ("train",), "test": ("test", "validation", "val")}
 SMALLEST_SIDE = 8
@@ -38,9 +48,15 @@ def describe(path, split, *, image_size=None):
 def load(path, split, *, image_size=None):
     """Reads the images of a split, in the order of their classes' and files' names.
 
-    Grey images, and those with a palette, transparency or the colours of print, become RGB, as
-    TensorFlow decodes them; transparency is dropped. Decision: of an image of another size the
-    largest square in its middle is resized, so that nothing is stretched.
+    Every image is what `PIL.Image.open(file).convert("RGB")` gives after its EXIF orientation is
+    applied: upright, the first frame of an animation, JPEG decoded by the accurate DCT. Grey images
+    and those with a palette or the colours of print become RGB. Transparency is dropped, as Keras
+    and torchvision do it. Of 16 bits per sample the upper 8 count. What a file is, its content
+    says, not its name's suffix. Decision: of an image of another size the largest square in its
+    middle is resized, so that nothing is stretched.
+
+    Folders below a class's folder belong to the class. Hidden files are left out. A class's name is
+    its folder's in Unicode's composed form (NFC), so that folders from different systems agree.
 
     Args:
         path: the folder.
@@ -61,20 +77,17 @@ def load(path, split, *, image_size=None):
     shape = _shape(files[0], image_size)
     _check_memory(path, len(files), shape)
     images = np.empty([len(files), *shape], np.uint8)
-    decoded = iter(
-        tf.data.Dataset.from_tensor_slices(files).map(
-            lambda file: _decode(file, image_size),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-    )
+
+    def read(index):
+        images[index] = _check_shape(files[index], _read(files[index], image_size), shape)
+
     errors = []
-    for index, file in enumerate(files):
-        try:
-            image = _read(file, lambda: next(decoded))
-            images[index] = _check_shape(file, image, shape)
-        except ValueError as error:
-            errors.append(error)
+    with _quiet(), concurrent.futures.ThreadPoolExecutor() as pool:
+        for done in [pool.submit(read, index) for index in range(len(files))]:
+            try:
+                done.result()
+            except ValueError as error:
+                errors.append(error)
     if errors:
         raise ValueError(f"{len(errors)} of {len(files)} images cannot be used: {errors[0]}")
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
@@ -98,14 +111,14 @@ def _files(path, split):
             f"folder not found: {path}/{split}; "
             f"expected are images as {path}/train/CLASS/1.jpg and {path}/test/CLASS/2.jpg"
         )
-    names = _subfolders(folder)
-    if len(names) < 2:
+    classes = _subfolders(folder)
+    if len(classes) < 2:
         raise ValueError(
             f"{folder} needs a folder for each of at least 2 classes, received: "
-            f"{', '.join(names) or 'none'}"
+            f"{', '.join(classes) or 'none'}"
         )
-    _check_same(path, split, names)
-    return {name: _image_files(os.path.join(folder, name)) for name in names}
+    _check_same(path, split, classes)
+    return {name: _image_files(folder) for name, folder in classes.items()}
 
 
 def _folder(path, split):
@@ -114,10 +127,37 @@ def _folder(path, split):
 
 
 def _subfolders(folder):
+    """The folders of the classes by the classes' names, in the names' order."""
     with os.scandir(folder) as entries:
-        return sorted(
-            entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")
+        paths = sorted(
+            entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(".")
         )
+    classes = {}
+    for path in paths:
+        name = _class_name(path)
+        if name in classes:
+            raise ValueError(
+                f"{path!r} and {classes[name]!r} are the same name in two forms of Unicode: "
+                "rename one of them"
+            )
+        classes[name] = path
+    return dict(sorted(classes.items()))
+
+
+def _class_name(path):
+    """The name of a class in composed form; it is a line of the text files that are written."""
+    _check_name(path)
+    name = os.path.basename(path)
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
+        raise ValueError(f"the folder {path!r} has a control character in its name: rename it")
+    return unicodedata.normalize("NFC", name)
+
+
+def _check_name(path):
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the name of {os.fsencode(path)!r} is not UTF-8: rename it") from None
 
 
 def _check_same(path, split, names):
@@ -134,20 +174,41 @@ def _check_same(path, split, names):
 
 
 def _image_files(folder):
-    names = sorted(
-        name
-        for name in os.listdir(folder)
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    )
-    if not names:
+    """The paths of a class's images, those of its subfolders included, in order."""
+    files, left_out = [], []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith(".")):
+            path = os.path.join(parent, name)
+            if name.lower().endswith(SUFFIXES):
+                _check_name(path)
+                files.append(path)
+            elif name.lower().endswith(OTHER_SUFFIXES):
+                left_out.append(path)
+    if left_out:
+        logging.warning(
+            "%d images are left out, such as %s: save them as JPEG or PNG",
+            len(left_out),
+            left_out[0],
+        )
+    if not files:
         raise ValueError(f"no image in {folder}, expected are files *{', *'.join(SUFFIXES)}")
-    return [os.path.join(folder, name) for name in names]
+    return files
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps Pillow's warnings, of odd metadata and large images, from the user."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
 
 
 def _shape(file, image_size):
     if image_size is not None:
         return image_size, image_size, 3
-    return _read(file, lambda: _decode(file, image_size)).shape
+    with _quiet():
+        return _read(file, None).shape
 
 
 def _check_memory(path, count, shape):
@@ -160,40 +221,43 @@ def _check_memory(path, count, shape):
         )
 
 
-def _decode(file, image_size):
-    """The image in a file, uint8 [height, width, 3], and the size that it has there, int32 [2]."""
-    image = tf.io.decode_image(tf.io.read_file(file), channels=3, expand_animations=False)
-    image = tf.ensure_shape(image, [None, None, 3])
-    size = tf.shape(image)[:2]
-    if image_size is not None:
-        row, column, height, width = tf.unstack(centre_window(size[0], size[1]))
-        image = image[row : row + height, column : column + width]
-        image = resize(image, image_size)
-    return image, size
+def _read(file, image_size):
+    """The image in a file, uint8 [height, width, 3], its middle resized to `image_size` if given.
 
-
-def _read(file, decode):
-    """What `decode` makes of a file, checked."""
-    try:
-        image, (height, width) = decode()
-    except tf.errors.OpError as error:
-        raise ValueError(f"{file} is broken ({first_line(error)})") from None
-    _check_bmp(file)
+    Raises:
+        ValueError: naming the file, if it is broken, no image or too small.
+    """
+    image = _decode(file)
+    height, width = image.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         raise ValueError(
             f"{file} has {height}x{width} pixels, "
             f"at least {SMALLEST_SIDE}x{SMALLEST_SIDE} are needed"
         )
+    if image_size is not None:
+        row, column, height, width = centre_window(height, width).numpy()
+        image = resize(image[row : row + height, column : column + width], image_size).numpy()
     return image
 
 
-def _check_bmp(file):
-    """Refuses a BMP file with a palette, whose positions TensorFlow would take for shades."""
-    if file.lower().endswith(".bmp"):
-        with open(file, "rb") as opened:
-            bits = int.from_bytes(opened.read(30)[28:], "little")
-        if bits not in (24, 32):
-            raise ValueError(f"{file} is a BMP file of {bits} bits a pixel: save it as PNG")
+def _decode(file):
+    """The image in a file as a viewer shows it, uint8 [height, width, 3]."""
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise ValueError(f"{file} is no file: remove it, or give the folder another name")
+        with Image.open(file) as image:
+            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except UnidentifiedImageError:
+        raise ValueError(f"{file} is broken (no image that can be read)") from None
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{file} is broken ({reason})") from None
+
+
+def _to_rgb(image):
+    if image.mode.startswith("I"):  # 16 bits per sample: the upper 8
+        return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
 
 
 def _check_shape(file, image, shape):

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -88,6 +89,82 @@ class TestLoad:
         found = image_folder.load(folder, "train", image_size=16).images[0]
         np.testing.assert_array_equal(found, shades[..., np.newaxis].repeat(3, axis=2))
 
+    @pytest.mark.parametrize(
+        "name",
+        ["8.bmp", "1.bmp", "palette.png", "bytes.png", "la.webp", "tif.tif", "progressive.jpg"],
+    )
+    def test_odd_kinds_are_what_pillow_shows(self, folder, name):
+        row, column = np.mgrid[:32, :32]
+        image = Image.fromarray(
+            np.stack([column * 8, row * 8, 255 - column * 4], -1).astype(np.uint8)
+        )
+        file = folder / "train" / "cat" / f"0{name[name.index('.') :]}"
+        options = {
+            "bytes.png": {"transparency": bytes(range(0, 256, 8))},
+            "progressive.jpg": {"progressive": True, "quality": 95},
+            "la.webp": {"lossless": True},
+        }
+        mode = {"8.bmp": "P", "1.bmp": "1", "la.webp": "RGBA"}.get(name, "RGB")
+        image = image.quantize(32) if name in ("palette.png", "bytes.png") else image.convert(mode)
+        image.save(file, **options.get(name, {}))
+        found = image_folder.load(folder, "train", image_size=32).images[0]
+        np.testing.assert_array_equal(found, Image.open(file).convert("RGBA").convert("RGB"))
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_photos_are_upright(self, folder, orientation):
+        upright = pixels(24, 16)
+        turned = {
+            1: upright,
+            2: upright[:, ::-1],
+            3: upright[::-1, ::-1],
+            4: upright[::-1],
+            5: upright.transpose(1, 0, 2),
+            6: upright.transpose(1, 0, 2)[::-1],
+            7: upright.transpose(1, 0, 2)[::-1, ::-1],
+            8: upright.transpose(1, 0, 2)[:, ::-1],
+        }[orientation]
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for name in ("cat", "dog"):
+            folder.joinpath("train", name, "1.png").unlink()
+            file = folder / "train" / name / "0.png"
+            Image.fromarray(np.ascontiguousarray(turned)).save(file, exif=exif)
+        found = image_folder.load(folder, "train").images
+        np.testing.assert_array_equal(found[0], upright)
+
+    @pytest.mark.parametrize("shades", [np.arange(256) * 257, np.arange(256) * 16])
+    def test_of_16_bits_the_upper_8_count(self, folder, shades):
+        image = np.tile(shades.astype(np.uint16), [256, 1])
+        Image.fromarray(image).save(folder / "train" / "cat" / "0.png")
+        found = image_folder.load(folder, "train", image_size=256).images[0]
+        np.testing.assert_array_equal(found, (image // 256)[..., np.newaxis].repeat(3, 2))
+
+    def test_the_content_says_what_a_file_is(self, folder):
+        image = pixels(16, 16)
+        with open(folder / "train" / "cat" / "0.jpg", "wb") as file:
+            Image.fromarray(image).save(file, "PNG")
+        found = image_folder.load(folder, "train", image_size=16).images[0]
+        np.testing.assert_array_equal(found, image)
+
+    def test_folders_below_a_class_belong_to_it(self, folder):
+        image = write(folder / "train" / "cat" / "more" / "0.png", pixels())
+        images = image_folder.load(folder, "train")
+        np.testing.assert_array_equal(images.labels, [0, 0, 1])
+        np.testing.assert_array_equal(images.images[1], image)
+
+    def test_images_that_are_left_out_are_named(self, folder, caplog):
+        for name in ("1.HEIC", "2.heic"):
+            folder.joinpath("train", "cat", name).write_bytes(b"")
+        assert len(image_folder.load(folder, "train")) == 2
+        assert "2 images are left out, such as" in caplog.text
+        assert "1.HEIC: save them as JPEG or PNG" in caplog.text
+
+    def test_names_in_two_forms_of_unicode_are_one(self, folder):
+        folder.joinpath("train", "cat").rename(folder / "train" / "caf\u00e9")
+        folder.joinpath("test", "cat").rename(folder / "test" / "cafe\u0301")
+        for split in datasets.SPLITS:
+            assert image_folder.load(folder, split).class_names == ("caf\u00e9", "dog")
+
     def test_other_sizes_give_their_middle_resized(self, folder):
         tall, wide = pixels(50, 30), pixels(21, 64)
         for number, image in enumerate((tall, wide, np.full([16, 16, 3], 77, np.uint8)), start=2):
@@ -166,7 +243,7 @@ class TestErrors:
         assert_one_line(error, folder / "train")
 
     def test_a_class_without_images(self, folder):
-        folder.joinpath("train", "dog", "1.png").rename(folder / "train" / "dog" / "1.tif")
+        folder.joinpath("train", "dog", "1.png").rename(folder / "train" / "dog" / "1.txt")
         with pytest.raises(
             ValueError, match=r"no image in .*/train/dog, expected.*\*.jpg"
         ) as error:
@@ -184,9 +261,9 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("name", "content", "reason"),
         [
-            ("empty.jpg", lambda png: b"", "empty"),
-            ("half.png", lambda png: png[: len(png) // 2], "Invalid PNG"),
-            ("text.gif", lambda png: b"a text, not an image", "Unknown image file format"),
+            ("empty.jpg", lambda png: b"", "no image that can be read"),
+            ("half.png", lambda png: png[: len(png) // 2], "truncated"),
+            ("text.gif", lambda png: b"a text, not an image", "no image that can be read"),
         ],
     )
     def test_broken_files(self, folder, name, content, reason):
@@ -211,11 +288,31 @@ class TestErrors:
             image_folder.load(folder, "train", image_size=32)
         assert_one_line(error, folder / "train" / "dog")
 
-    def test_bmp_files_with_a_palette(self, folder):
-        image = Image.fromarray(pixels()).convert("P")
-        image.save(folder / "train" / "dog" / "2.bmp")
-        with pytest.raises(ValueError, match="2.bmp is a BMP file of 8 bits a pixel: save it as"):
+    @pytest.mark.parametrize("name", ["a\nb", "a\x1bb", "a\u2028b"])
+    def test_names_with_control_characters(self, folder, name):
+        folder.joinpath("train", "cat").rename(folder / "train" / name)
+        with pytest.raises(ValueError, match="control character in its name: rename it") as error:
             image_folder.load(folder, "train")
+        assert_one_line(error, "a")
+
+    @pytest.mark.parametrize("part", ["cat", "cat/1.png"])
+    def test_names_that_are_no_utf_8(self, folder, part):
+        path = folder / "train" / part
+        path.rename(os.path.join(os.path.dirname(path), os.fsdecode(b"caf\xe9.png")))
+        with pytest.raises(ValueError, match="is not UTF-8: rename it") as error:
+            image_folder.load(folder, "train")
+        assert_one_line(error, r"caf\xe9")
+
+    def test_one_class_in_two_forms_of_unicode(self, folder):
+        write(folder / "train" / "caf\u00e9" / "1.png", pixels())
+        write(folder / "train" / "cafe\u0301" / "1.png", pixels())
+        with pytest.raises(ValueError, match="same name in two forms of Unicode"):
+            image_folder.load(folder, "train")
+
+    def test_a_pipe_is_no_image(self, folder):
+        os.mkfifo(folder / "train" / "cat" / "0.png")
+        with pytest.raises(ValueError, match="1 of 3 images cannot be used: .*0.png is no file"):
+            image_folder.load(folder, "train", image_size=8)
 
     def test_several_sizes_and_none_given(self, folder):
         write(folder / "train" / "dog" / "2.png", pixels(8, 10))
