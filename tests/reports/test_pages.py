@@ -85,6 +85,19 @@ def test_the_configuration_is_told_and_not_where_data_lies(search):
     assert str(search.parent).encode() not in content
 
 
+def test_own_images_are_named_without_their_place(search):
+    config = {**CONFIG["config"], "data": {"name": "folder:/home/me/pets/", "split": "train"}}
+    images = {"classes": ["cat"], "shape": [8, 8, 3], "origin": {"train/cat": "8 images"}}
+    run = {**CONFIG, "config": config, "cwd": "/home/me", "images": images}
+    (search / "config.json").write_text(json.dumps(run))
+    content = make_report(search)
+    page = Page(content)
+    assert page.headings[0] == "Search on folder:pets"
+    assert ["data.name", "folder:pets"] in page.tables["config.json; a seed that is not in it is 0"]
+    assert b"/home/me" not in content
+    assert b"8 images" not in content
+
+
 def test_equal_files_give_equal_reports(search, tmp_path):
     shutil.copytree(search, tmp_path / "other" / "found")
     assert make_report(search) == make_report(tmp_path / "other" / "found")

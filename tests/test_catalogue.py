@@ -1,0 +1,27 @@
+import pytest
+
+from cpnas_tf import catalogue
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("cifar10", "cifar10"),
+        ("folder:pets", "folder:pets"),
+        ("folder:/home/me/pets", "folder:pets"),
+        ("folder:../pets//", "folder:pets"),
+        ("folder:~/pets", "folder:pets"),
+    ],
+)
+def test_where_a_folder_lies_is_not_shown(name, shown):
+    assert catalogue.shown_name(name) == shown
+
+
+def test_the_sizes_of_the_data_sets():
+    sizes = {name: (data.train, data.test) for name, data in catalogue.DATASETS.items()}
+    assert sizes == {
+        "digits": (1437, 360),
+        "fashion_mnist": (60_000, 10_000),
+        "cifar10": (50_000, 10_000),
+        "imagenet2012": (1_281_167, 50_000),
+    }
