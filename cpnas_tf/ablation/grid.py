@@ -1,25 +1,25 @@
 """Comparing search methods: keras-tuner's grid search over methods, beta_P and seeds.
 
-A point of the grid is a *run*: a search with one method, beta_P and search seed, and a training of
-the child that it derives with one training seed. The runs that differ by the training seed alone
-share their search. All that is found is kept in small files of the ablation's folder, each written
-at once when its search or training is finished:
+A point of the grid is a *run*: a search with one method, beta_P and search seed, then a training
+of the derived child with one training seed. Runs that differ only in the training seed share their
+search. All results are kept in small files in the ablation's folder, each written atomically when
+its search or training has finished:
 
 - `searches/NAME/search.json`: `method`, `beta` (None where there is none), `search_seed`;
-  `genotype`; `scores` (for each of the 28 edges what the search thinks of every operation, its last
-  zbar or its share in PC-DARTS' mixture; None without a search);
+  `genotype`; `scores` (for each of the 28 edges, every operation's score: its last zbar, or its
+  weight in PC-DARTS' mixture; None without a search);
   `seconds`; `images` (epochs times training images, of child and parent together);
 - `runs/NAME/run.json`: the same first three and `training_seed`; `accuracy` and `loss` on the test
-  images; `seconds` (of a training that was stopped, those since it went on) and `images`.
+  images; `seconds` (of a resumed training, those since it resumed) and `images`.
 
-They alone are the state of an ablation. Decision: keras-tuner's own files are not gone on from,
-because a kill cuts them off; the grid starts again, and a finished run is read from its file.
+These files alone are the state of an ablation. Decision: keras-tuner's own files are not resumed,
+because a kill can truncate them. The grid starts again and reads finished runs from their files.
 
-Several processes share an ablation as keras-tuner has it, each with the environment variables
-KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, where the chief listens, and a KERASTUNER_TUNER_ID:
-one "chief", which hands out the runs, and the workers "worker0", "worker1" and so on, which do them
-in one folder. A worker that was killed has to be started again; the chief keeps its run for it, and
-the others wait.
+Several processes can share an ablation in keras-tuner's way. Each sets the environment variables
+KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, the chief's address, and a KERASTUNER_TUNER_ID:
+"chief" for the one that hands out the runs, and "worker0", "worker1" and so on for those that do
+them in one folder. Restart a worker that was killed: the chief keeps its run for it, and the others
+wait for it.
 """
 
 import dataclasses
@@ -47,9 +47,9 @@ def make_grid(
 ):
     """The points of an ablation as keras-tuner's hyperparameters.
 
-    A method and its beta_P are one text such as "cpnas-beta0.33": between chief and worker
-    keras-tuner rounds numbers to 32 bits. The training seed changes last, so that several workers
-    search different things first.
+    A method and its beta_P are one string such as "cpnas-beta0.33", because keras-tuner rounds
+    numbers to 32 bits between chief and worker. The training seed varies slowest, so that several
+    workers start with different searches.
 
     Args:
         methods: of `METHODS`; `random` draws a genotype and searches nothing, `bnas` is the paper's
@@ -59,7 +59,7 @@ def make_grid(
         training_seeds: of the derived network's weights and of the order of its images.
 
     Raises:
-        ValueError: if a list is empty or has something twice, or a value is impossible.
+        ValueError: if a list is empty or has duplicates, or a value is not allowed.
     """
     for name, values, fits, expected in (
         ("methods", methods, lambda value: value in METHODS, f"of {', '.join(METHODS)}"),
@@ -95,11 +95,11 @@ def _is_seed(value):
 
 
 def role():
-    """The part of this process: "alone", "chief" or "worker".
+    """This process's role: "alone", "chief" or "worker".
 
     Raises:
-        ValueError: if keras-tuner's environment variables are not all there, or the chief cannot
-            listen where they say.
+        ValueError: if some of keras-tuner's environment variables are missing, or the chief cannot
+            listen at its address.
     """
     names = [f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")]
     tuner, address, port = values = [os.environ.get(name, "") for name in names]
@@ -113,7 +113,7 @@ def role():
         )
     if "chief" not in tuner:
         return "worker"
-    # gRPC would share the port with another chief, and so mix up their workers.
+    # gRPC would share the port with another chief, which would mix up their workers.
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -140,32 +140,32 @@ class AblationOracle(GridSearchOracle):
         self.verbose = 0
 
     def populate_space(self, trial_id):
-        """The next point; keras-tuner's would wait for the end of the one before."""
+        """The next point of the grid; keras-tuner would wait for the end of the previous one."""
         response = super().populate_space(trial_id)
         if response["status"] == TrialStatus.RUNNING:
             self._populate_next.append(trial_id)
         return response
 
     def end_trial(self, trial):
-        """Takes a trial that ended, if a chief that was started again has heard of it.
+        """Takes the result of a trial, unless a restarted chief does not know it.
 
-        If not, it will hand out the same point again, whose result is in its file.
+        Such a chief will hand out the same point again, and its result is read from its file.
         """
         if trial.trial_id in self.trials:
             super().end_trial(trial)
 
 
 class AblationTuner(BaseTuner):
-    """Does the runs of an ablation, each unless it is done.
+    """Does the unfinished runs of an ablation.
 
     Args:
         grid: as `make_grid` makes it.
-        find: method -> function of `directory`, `beta` and `seed` that searches there, or goes on
-            there, and returns a dict of the genotype, and of `scores`, `seconds` and `images`.
-        train: function of a genotype, `directory` and `seed` that trains it there, or goes on
-            there, and returns a dict of `accuracy`, `loss` and `images`.
-        directory: of the ablation.
-        own_directory: for keras-tuner's files, which nothing is read from.
+        find: `{method: function}`; a function of `directory`, `beta` and `seed` starts or resumes a
+            search there and returns a dict of `genotype`, `scores`, `seconds` and `images`.
+        train: a function of a genotype, `directory` and `seed` that starts or resumes a training
+            there and returns a dict of `accuracy`, `loss` and `images`.
+        directory: the ablation's folder.
+        own_directory: a folder for keras-tuner's files, which are never read.
     """
 
     def __init__(self, grid, *, find, train, directory, own_directory):
@@ -173,14 +173,14 @@ class AblationTuner(BaseTuner):
         super().__init__(AblationOracle(grid), directory=own_directory, project_name="grid")
 
     def pre_create_trial(self):
-        """Pauses, for keras-tuner asks again at once while other workers do the last runs."""
+        """Pauses: while other workers do the last runs, keras-tuner polls without a delay."""
         time.sleep(0.1)
 
     def run_trial(self, trial):
         """Searches and trains, and returns the test accuracy.
 
         Raises:
-            keras_tuner.errors.FatalError: if that fails; keras-tuner would go on with the next run.
+            keras_tuner.errors.FatalError: if either fails; keras-tuner would go on after any other.
         """
         try:
             return {"accuracy": self._run(**trial.hyperparameters.values)["accuracy"]}
@@ -215,7 +215,7 @@ class AblationTuner(BaseTuner):
 
 
 def _make_or_read(folder, name, make):
-    """The contents of a file in a folder, made by the first who needs it while others wait."""
+    """The contents of a JSON file, made by the first process to need it while others wait."""
     path = os.path.join(folder, name)
     with exclusive(folder, wait=True):
         if not os.path.exists(path):
@@ -224,15 +224,15 @@ def _make_or_read(folder, name, make):
 
 
 def ablate(grid, *, find, train, directory):
-    """Does all runs of a grid that are not done, or this process's part of them.
+    """Does all unfinished runs of a grid, or this process's share of them.
 
     Args:
         grid: as `make_grid` makes it.
         find, train: see `AblationTuner`.
-        directory: of the ablation.
+        directory: the ablation's folder.
 
     Raises:
-        ValueError: if the chief of a worker does not answer.
+        ValueError: if this is a worker and its chief does not answer.
         keras_tuner.errors.FatalError: if a run fails.
     """
     with tempfile.TemporaryDirectory() as own:

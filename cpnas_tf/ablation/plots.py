@@ -1,4 +1,4 @@
-"""Pictures of an ablation: test accuracy by method and over beta_P. No TensorFlow.
+"""Figures of an ablation: test accuracy by method and over beta_P. No TensorFlow.
 
 References:
     CP-NAS, Fig. 6: beta_P at the left, the methods at the right.
@@ -23,13 +23,13 @@ MEAN_STYLE = {"color": PARENT_COLOUR, "marker": "D", "markersize": 5, "linewidth
 
 
 def row_name(row):
-    """What a row of the table, or a run, is called: its method, and beta_P if it has one."""
+    """The name of a table's row or of a run: its method, and beta_P if it has one."""
     beta = "" if row["beta"] is None else f", β\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{row['beta']:g}"
     return row["method"] + beta
 
 
 def plot_methods(rows, accuracies):
-    """Draws the test accuracy of each row of the table: every search seed, mean and interval.
+    """Draws each row's test accuracy: every search seed, the mean and its interval.
 
     Args:
         rows: as `table.make_table` gives them.
@@ -55,13 +55,13 @@ def plot_methods(rows, accuracies):
 
 
 def has_betas(rows):
-    """Whether a method ran with several values of beta_P."""
+    """Whether a method ran with more than one beta_P."""
     counts = collections.Counter(row["method"] for row in rows if row["beta"] is not None)
     return max(counts.values(), default=0) > 1
 
 
 def plot_betas(rows, accuracies):
-    """Draws the test accuracy over beta_P, of all rows of the table that have one.
+    """Draws the test accuracy of the rows that have a beta_P over it.
 
     Args:
         rows, accuracies: as for `plot_methods`.
@@ -93,7 +93,7 @@ def _percent(accuracies):
 
 
 def _interval(row):
-    """Lower bound, mean and upper bound in percent; thrice the mean where there is no interval."""
+    """Lower bound, mean and upper bound in percent; three times the mean without an interval."""
     bounds = (row["low"], row["mean"], row["high"])
     return _percent(row["mean"] if bound is None else bound for bound in bounds)
 
@@ -121,7 +121,7 @@ def _finish(figure, axes, *, grid, baseline):
 
 
 def plot(output, searches, runs):
-    """Draws an ablation into a folder: `methods`, and `betas` if there are several beta_P.
+    """Draws an ablation into a folder: `methods`, and `betas` if a method has several beta_P.
 
     Args:
         output: the folder, made if missing; each picture is a `.png` and a `.svg`.

@@ -1,4 +1,4 @@
-"""What a report shows of an ablation: methods compared, each search, seeds and cost. No TensorFlow.
+"""The report of an ablation: its methods compared, every search, the cost. No TensorFlow.
 
 References:
     CP-NAS, section 3.4 and Fig. 6.
@@ -24,16 +24,16 @@ from cpnas_tf.runs.progress import duration
 
 
 def make_report(workdir):
-    """Makes the report of an ablation, finished or not.
+    """Makes the report of a finished or unfinished ablation.
 
     Args:
-        workdir: of the ablation.
+        workdir: the ablation's folder.
 
     Returns:
         The bytes of an HTML file.
 
     Raises:
-        ValueError: if there is nothing to report in the folder, or one of its files is broken.
+        ValueError: if the folder holds nothing to report, or one of its files is broken.
     """
     run = read_run(workdir)
     searches, runs = read(workdir)
@@ -48,7 +48,7 @@ def sections(searches, runs, *, unfinished=0):
 
     Args:
         searches, runs: as `table.read` gives them, at least one run.
-        unfinished: how many searches and trainings were begun and are not finished.
+        unfinished: how many searches and trainings have begun and not finished.
 
     Returns:
         A list of elements.
@@ -67,7 +67,7 @@ def sections(searches, runs, *, unfinished=0):
 
 
 def _unfinished(count):
-    text = f"Unfinished: {count} searches or trainings were begun and are not in here yet."
+    text = f"Unfinished: {count} searches or trainings have begun but not finished."
     return element("p", text, class_="unfinished")
 
 
@@ -81,7 +81,7 @@ def _overview(rows, runs):
         "trainings": str(len(runs)),
         "search seeds": values("search_seed"),
         "training seeds": values("training_seed"),
-        "time of all": duration(sum(row["seconds"] for row in rows)),
+        "total time": duration(sum(row["seconds"] for row in rows)),
     }
     return facts(known)
 
@@ -90,9 +90,9 @@ def _methods(rows, accuracies):
     picture = figure(
         plot_methods(rows, accuracies),
         name="methods",
-        title="Test accuracy by method; the table below has its numbers",
-        caption="Each point is a search: the mean of its trainings. Bars are the mean's "
-        f"{CONFIDENCE:.0%} intervals (Student's t), over the searches.",
+        title="Test accuracy by method; the table below has the numbers",
+        caption="Each point is a search: the mean of its trainings. Bars show the "
+        f"{CONFIDENCE:.0%} confidence interval of the mean over the searches (Student's t).",
     )
     values = [
         (
@@ -111,11 +111,11 @@ def _methods(rows, accuracies):
 
 def _comparison(rows):
     text = (
-        "Difference to random in percentage points, searches of the same seed paired. "
+        "Difference from random in percentage points; searches with the same seed are paired. "
         f"p: {TEST}, not corrected for the number of rows. RI: improvement over the mean accuracy "
-        "of random, in percent of it. tau: Kendall's rank correlation between a search's scores "
-        "(zbar) and the trained accuracies of the other searches' genotypes, mean over the "
-        "method's searches. In the paper's Fig. 6 CP-NAS is better than the other three."
+        "of random, in percent. tau: Kendall's rank correlation between a search's scores (zbar) "
+        "and the trained accuracies of the other searches' genotypes, averaged over the method's "
+        "searches. In the paper's Fig. 6, CP-NAS is better than the other three methods."
     )
     values = [
         (
@@ -130,7 +130,7 @@ def _comparison(rows):
         for row in rows
     ]
     columns = ("method", "pairs", "diff.", _interval_header(), "p", "RI %", "tau")
-    caption = "Paired difference to random, and how well the scores rank"
+    caption = "Paired difference from random, and how well the scores rank"
     return section(
         "Against random",
         element("p", _significance(rows)),
@@ -141,7 +141,7 @@ def _comparison(rows):
 
 def _significance(rows):
     if not any(row["difference"] is not None for row in rows):
-        return "There is no random search of the same seeds to compare with."
+        return "There is no random search with the same seeds to compare with."
     level = 1 - CONFIDENCE
     found = [row for row in rows if row["p_value"] is not None and row["p_value"] < level]
     names = "; ".join(f"{row_name(row)} (p = {row['p_value']:.3f})" for row in found)
@@ -152,16 +152,16 @@ def _betas(rows, accuracies):
     picture = figure(
         plot_betas(rows, accuracies),
         name="betas",
-        title="Test accuracy over beta_P; the table of methods has its numbers",
-        caption="As in the paper's Fig. 6, left, where accuracy falls from beta_P = 2.",
+        title="Test accuracy over beta_P; the table of methods has the numbers",
+        caption="Compare the left of the paper's Fig. 6: accuracy falls from beta_P = 2 on.",
     )
     return section("Accuracy over beta_P", picture)
 
 
 def _operations(rows, searches):
     text = (
-        "How many of a genotype's 28 edges have which operation, mean over the searches; the more, "
-        "the darker. The paper says that with a larger beta_P fewer of them are convolutions."
+        f"The number of a genotype's {len(CHOICES)} edges with each operation, averaged over the "
+        "searches; darker means more. The paper finds fewer convolutions with a larger beta_P."
     )
 
     def values(row):
@@ -192,7 +192,7 @@ def _searches(searches, runs):
         reached = {row["training_seed"]: row["test_accuracy"] for row in group}
         values.append((*found, *(_percent(reached.get(seed)) for seed in seeds)))
     columns = ("method", "seed", "score", *(f"seed {seed}, %" for seed in seeds))
-    caption = "Searches by seed: mean zbar of what was found, test accuracy by training seed"
+    caption = "Searches by seed: the genotype's mean zbar, and test accuracy by training seed"
     return section("Every search", table(caption, columns, values))
 
 

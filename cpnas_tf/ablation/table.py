@@ -1,8 +1,8 @@
-"""What an ablation found: its runs, and a row of statistics a method. No TensorFlow.
+"""The results of an ablation: its runs, and statistics per method. No TensorFlow.
 
-The runs of one search share its genotype, so that they are not independent samples of a method:
-the sample is a search seed, and its value is the mean test accuracy over the training seeds.
-Where searches are compared it is over the training seeds that both have.
+The runs of one search share its genotype, so they are not independent samples of a method. A
+sample is therefore a search seed, and its value is the mean test accuracy over the training seeds.
+Searches are compared over the training seeds that both have.
 
 References:
     Yang et al., "NAS evaluation is frustratingly hard", ICLR 2020 (relative improvement).
@@ -24,7 +24,7 @@ from cpnas_tf.runs.progress import text_table
 CONFIDENCE = 0.95
 TEST = "two-sided paired t-test"
 _ROUNDING = 1e-12  # of means of the same accuracies
-# What a search's and a run's file have, with its types: both of them, and each of its own.
+# The keys of `search.json` and `run.json`, with their types.
 _NUMBER = (int, float)
 _KEY = {"method": str, "beta": (*_NUMBER, type(None)), "search_seed": int}
 _COST = {"seconds": _NUMBER, "images": int}
@@ -42,7 +42,7 @@ def read(directory):
         `(searches, runs)`, the contents of its `search.json` and `run.json` files, see `grid`.
 
     Raises:
-        ValueError: naming the file, if one is broken, or is of a run whose search is not there.
+        ValueError: naming the file, if one is broken or the search of a run is missing.
     """
     searches, runs = (
         {path: _read_record(path, types) for path in sorted(_find(directory, pattern))}
@@ -56,7 +56,7 @@ def read(directory):
 
 
 def count_unfinished(directory):
-    """The number of searches and trainings that an ablation has begun and not finished."""
+    """The number of searches and trainings that have begun and not finished."""
     return sum(
         not os.path.exists(os.path.join(folder, name))
         for pattern, name in (("searches/*/", "search.json"), ("runs/*/", "run.json"))
@@ -96,7 +96,7 @@ def write(directory):
 
 
 def run_rows(searches, runs):
-    """A dict a run: its place in the grid, what it reached, what its search and itself cost."""
+    """One dict per run: its point of the grid, its results, and both costs."""
     by_search = {_search_key(search): search for search in searches}
     rows = []
     for run in sorted(runs, key=_order):
@@ -120,13 +120,15 @@ def make_table(searches, runs):
     """The statistics of each method and beta_P, over its search seeds.
 
     Returns:
-        A list of dicts, with None where there are too few searches for a figure: `method`, `beta`,
-        `searches` (the sample's size n), `runs`; `mean`, `std`, `low` and `high` of the test
-        accuracy; `pairs`, `difference`, `difference_low`, `difference_high` and `p_value` of the
-        paired difference to `random` with the same seeds (`TEST`, not corrected for the number of
-        rows); `relative_improvement`, in percent of the mean accuracy of `random`; `kendall_tau`,
-        see `rank_correlation`, a mean over its searches; `seconds` and `images` of all its searches
-        and trainings together.
+        A list of dicts. A value is None where there are too few searches for it.
+        - `method`, `beta`, `searches` (the sample's size n), `runs`;
+        - `mean`, `std`, `low` and `high` of the test accuracy;
+        - `pairs`, `difference`, `difference_low`, `difference_high` and `p_value` of the paired
+          difference from `random` with the same seeds (`TEST`, not corrected for the number of
+          rows);
+        - `relative_improvement` over the mean accuracy of `random`, in percent;
+        - `kendall_tau`, the mean of `rank_correlation` over the searches;
+        - `seconds` and `images` of all searches and trainings together.
     """
     trained = _trained(runs)
     baseline = next((found for key, found in trained.items() if key[0] == "random"), {})
@@ -160,10 +162,10 @@ def make_table(searches, runs):
 
 
 def samples(runs):
-    """The samples that the table's statistics are of, in the order of its rows.
+    """The samples behind the table's statistics, in the order of its rows.
 
     Returns:
-        `{(method, beta): {search seed: accuracy}}`, a mean over the training seeds.
+        `{(method, beta): {search seed: mean accuracy over the training seeds}}`.
     """
     return {key: _means(found) for key, found in _trained(runs).items()}
 
@@ -178,19 +180,19 @@ def _trained(runs):
 
 
 def _means(found):
-    """A method's sample: search seed -> mean accuracy over the training seeds."""
+    """A method's sample: `{search seed: mean accuracy over the training seeds}`."""
     return {seed: fmean(reached.values()) for seed, reached in found.items()}
 
 
 def interval(values):
-    """Mean, standard deviation and Student's confidence interval of the mean.
+    """Mean, standard deviation, and Student's confidence interval of the mean.
 
     Args:
-        values: a sample of at least one number.
+        values: a sample of one or more numbers.
 
     Returns:
-        A dict of `mean`, `std` (of the sample, n - 1), `low` and `high`; the latter three are None
-        for a single number.
+        A dict of `mean`, `std` (with n - 1), `low` and `high`; the last three are None for a single
+        number.
     """
     mean = fmean(values)
     if len(values) < 2:
@@ -201,21 +203,22 @@ def interval(values):
 
 
 def paired_p_value(differences):
-    """The p-value of `TEST` for differences of mean 0, or None if they are all the same."""
+    """The p-value of `TEST`, or None if all differences are equal."""
     test = _t_test(differences)
     return float(test.pvalue) if test else None
 
 
 def _t_test(values):
-    """The t-test of a mean of 0; None for equal values, whose variance is zero."""
+    """The t-test that the mean is 0; None for equal values, which have no variance."""
     return stats.ttest_1samp(values, 0) if np.ptp(values) > _ROUNDING else None
 
 
 def _compare(found, baseline):
-    """The columns of the table that compare a method's accuracies with those of `random`.
+    """The table's columns that compare a method's accuracies with those of `random`.
 
     Args:
-        found, baseline: search seed -> training seed -> accuracy, of both.
+        found: the method's `{search seed: {training seed: accuracy}}`.
+        baseline: the same of `random`; empty if there is none, or for `random` itself.
     """
     names = ("difference", "difference_low", "difference_high", "p_value", "relative_improvement")
     columns = {"pairs": 0, **dict.fromkeys(names)}
@@ -235,15 +238,15 @@ def _compare(found, baseline):
 
 
 def genotype_score(genotype, scores):
-    """What a search thinks of a genotype: the mean over its 28 choices of their scores.
+    """A search's score of a genotype: the mean score of its 28 choices.
 
     Args:
         genotype: the two cells of `genotype.json`.
-        scores: for each of the 28 edges, the score by operation (zbar of CP-NAS); None from a
-            search without.
+        scores: for each of the 28 edges, `{operation: score}` (the zbar of CP-NAS); None if the
+            search has no scores.
 
     Returns:
-        A float; None without scores, or if the search did not know one of the operations.
+        A float; None without scores, or if the search did not score one of the operations.
     """
     if scores is None:
         return None
@@ -256,17 +259,17 @@ def genotype_score(genotype, scores):
 def rank_correlation(search, searches, accuracies):
     """Kendall's tau-b between a search's scores of genotypes and their trained accuracies.
 
-    The genotypes are those of all other searches of the ablation, `random` included, if they have a
-    score; its own was chosen by these scores. CP-NAS scores an operation that it dropped by the
-    zbar of an early stage, the others by their last one.
+    The genotypes are those of all other searches, `random` included, that it can score. Its own is
+    left out, for it was chosen by these scores. CP-NAS scores an operation by its last zbar, which
+    for a dropped operation is that of an earlier stage.
 
     Args:
-        search: the search whose scores are judged.
-        searches: all searches.
-        accuracies: mean test accuracy by method, beta_P and search seed.
+        search: the search whose scores are evaluated.
+        searches: all searches of the ablation.
+        accuracies: `{(method, beta, search seed): mean test accuracy}`.
 
     Returns:
-        tau in [-1, 1], or None if it has no scores or there is nothing to rank.
+        tau in [-1, 1], or None if the search has no scores or there is nothing to rank.
     """
     if search["scores"] is None:
         return None
@@ -283,18 +286,18 @@ def rank_correlation(search, searches, accuracies):
 
 
 def _search_key(record):
-    """What a record's search is in the grid."""
+    """The point of the grid that a record's search belongs to."""
     return record["method"], record["beta"], record["search_seed"]
 
 
 def _order(run):
-    """Sorts runs by their place in the grid, as a beta_P of None would not."""
+    """The sort key of a run: its point of the grid, with a beta_P of None first."""
     beta = -math.inf if run["beta"] is None else run["beta"]
     return run["method"], beta, run["search_seed"], run["training_seed"]
 
 
 def text(rows):
-    """The table as text, accuracies and differences in percent."""
+    """The table as text, with accuracies and differences in percent."""
 
     def percent(value, sign=""):
         return "-" if value is None else f"{100 * value:{sign}.2f}"

@@ -1,4 +1,4 @@
-"""Pictures of a genotype and of a search's progress. No TensorFlow; matplotlib only where it draws.
+"""Figures of a genotype and of a search's progress. Loads no TensorFlow, and matplotlib to draw.
 
 References:
     CP-NAS, Algorithm 1 and Eq. 1 (search).
@@ -24,12 +24,12 @@ from cpnas_tf.runs import search_log
 def plot_search(rows, *, genotype=None):
     """Draws a search's progress: accuracies, scores z and the operations' survival.
 
-    The three panels share their axis, the architectures in the order sampled; a search that is not
-    finished is drawn as far as it got.
+    The three panels share an axis, the architectures in the order sampled. An unfinished search is
+    drawn as far as it got.
 
     Args:
         rows: as `search_log.read` gives them, at least one.
-        genotype: the search's result, a `Genotype`, to be shown as the last column.
+        genotype: the search's result, a `Genotype`, shown as the last column.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -115,7 +115,7 @@ def _draw_accuracies(axes, rows, stages):
 
 
 def _stage_spans(rows):
-    """[(stage, first, last)]: the architectures, counted from 1, of each stage."""
+    """The stages as [(stage, first, last)], with their architectures counted from 1."""
     spans, first = [], 1
     for stage, group in itertools.groupby(rows, key=lambda row: row["stage"]):
         spans.append((stage, first, first + len(list(group)) - 1))
@@ -137,7 +137,7 @@ def _style_panels(*panels, stages=()):
 
 
 def _label_stages(axes, stages, *, operations):
-    """Writes above each stage how many operations an edge has left in it."""
+    """Writes above each stage how many operations each edge has left."""
     style = {"fontsize": 8, "va": "bottom", "ha": "center"}
     for stage, first, last in stages:
         middle, where = (first + last) / 2, axes.get_xaxis_transform()
@@ -171,7 +171,7 @@ def _draw_points(axes, values, stages, *, color, marker, label=None):
 def _draw_survival(axes, counts, stages):
     for stage, first, last in stages:
         _draw_column(axes, counts.get(stage), first - 0.5, last + 0.5)
-    title = f"edges, of {len(CHOICES)}, that still hold the operation"
+    title = f"edges, of {len(CHOICES)}, that still have the operation"
     axes.set_title(title, fontsize=9, loc="left")
     axes.set_yticks(range(len(OPERATIONS)), OPERATIONS)
     axes.set_ylim(len(OPERATIONS) - 0.5, -0.5)
@@ -201,13 +201,13 @@ def _draw_column(axes, counts, left, right):
 
 
 def plot_indicators(evaluations):
-    """Draws a stage's evaluation indicator e(o) of Eq. 2 as a heat map, edge by operation.
+    """Draws a stage's evaluation indicators e(o) (Eq. 2) as a heat map of edges and operations.
 
-    The smallest of each edge, the operation that the edge drops, is framed.
+    A frame marks the smallest of each edge: the operation that the edge drops.
 
     Args:
-        evaluations: for each of the 28 edges, operation -> (zbar, e(o)), as
-            `ChildParentOracle.history` has them for a stage.
+        evaluations: for each of the 28 edges, `{operation: (zbar, e(o))}`, as in
+            `ChildParentOracle.history`.
 
     Returns:
         A `matplotlib.figure.Figure`.

@@ -1,1 +1,1 @@
-"""Reports in one HTML file. No TensorFlow."""
+"""Reports, each a single HTML file. No TensorFlow."""

@@ -1,7 +1,7 @@
 """A self-contained HTML page, built as a tree of elements.
 
-Text is escaped when the tree is written, so that no value can become markup. The page loads
-nothing, runs nothing and says so to the browser; it adapts to a phone, a dark screen and paper.
+Text is escaped when the tree is written, so no value can become markup. The page loads and runs
+nothing, and its policy makes the browser enforce that. It adapts to phones, dark mode and paper.
 """
 
 from importlib import resources
@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from cpnas_tf.plots.figures import render
 
 STYLE = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
-# The browser is to load nothing, and to run nothing, whatever the page may hold.
+# The browser must not load or run anything, whatever the page holds.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -18,9 +18,9 @@ def element(tag, *content, **attributes):
     """An element of the page.
 
     Args:
-        tag: its name.
+        tag: the element's name.
         content: texts and elements, in order.
-        attributes: `class_` stands for `class`, and `aria_label` for `aria-label`.
+        attributes: of the element; write `class_` for `class` and `aria_label` for `aria-label`.
 
     Returns:
         An `ElementTree.Element`.
@@ -38,17 +38,17 @@ def element(tag, *content, **attributes):
 
 
 def section(title, *content):
-    """A part of the page with a heading."""
+    """A section of the page with a heading."""
     return element("section", element("h2", title), *content)
 
 
 def pair(*content):
-    """Things side by side where there is room."""
+    """Elements side by side, where the screen is wide enough."""
     return element("div", *content, class_="pair")
 
 
 def facts(values):
-    """A few short facts, `{name: text}`, side by side."""
+    """A grid of short facts, `{name: text}`."""
     pairs = [(element("dt", name), element("dd", text)) for name, text in values.items()]
     return element("dl", *(element("div", *pair) for pair in pairs), class_="facts")
 
@@ -58,9 +58,9 @@ def table(caption, columns, rows, *, kind="numbers"):
 
     Args:
         caption: what it shows.
-        columns: the columns' headers, each a text or a `th` element.
-        rows: the values of each, texts or `td` elements; the first is the header of its row.
-        kind: of the values: "numbers", "names", "words", which are broken to fit, or "heat".
+        columns: the column headers, each a text or a `th` element.
+        rows: the cells of each row, texts or `td` elements; the first cell is the row's header.
+        kind: what the cells hold: "numbers", "names", "words" (wrapped to fit) or "heat".
     """
     head = [name if _is_element(name) else element("th", name, scope="col") for name in columns]
     body = [
@@ -85,7 +85,7 @@ def _cell(value):
 
 
 def vertical_header(name):
-    """A column's header that is written upwards, for narrow columns."""
+    """A column header with vertical text, for narrow columns."""
     return element("th", element("div", name, class_="vertical-header"), scope="col")
 
 
@@ -93,22 +93,22 @@ def heat(text, share, meaning):
     """A cell of a heat map.
 
     Args:
-        text: what stands in it.
-        share: how strong its colour is, in [0, 1]. Text is readable on each.
-        meaning: what text and colour say, in words.
+        text: the cell's text.
+        share: the strength of its colour, in [0, 1]. The text is readable on every strength.
+        meaning: what text and colour mean, shown as a tooltip.
     """
     return element("td", text, style=f"--heat: {0.7 * share:.2f}", title=meaning)
 
 
 def figure(picture, *, name, title, caption, narrow=True):
-    """A picture as a part of the page.
+    """A picture with its caption.
 
     Args:
         picture: a `matplotlib.figure.Figure`.
-        name: a word of its own among the page's figures.
-        title: what the picture shows, for those who cannot see it.
-        caption: what stands below it.
-        narrow: whether it fits a phone; otherwise it scrolls sideways there.
+        name: a word that no other figure of the page has; it prefixes the picture's ids.
+        title: what the picture shows, for screen readers.
+        caption: the text below it.
+        narrow: whether the picture fits a phone; otherwise it scrolls sideways there.
     """
     svg = inline_svg(render(picture, "svg"), name=name, title=title)
     width = float(svg.get("viewBox").split()[2]) * 4 / 3  # CSS pixels: a point is 4/3
@@ -121,12 +121,12 @@ def figure(picture, *, name, title, caption, narrow=True):
 
 
 def inline_svg(svg, *, name, title):
-    """Makes a file of matplotlib's an element that can stand beside others of its kind.
+    """Turns an SVG file of matplotlib into an element that can share a page with others.
 
     Args:
         svg: the file's bytes.
-        name: what all ids in it begin with from now on.
-        title: what it shows, in words.
+        name: the prefix of all its ids.
+        title: what it shows, for screen readers.
     """
     root = ElementTree.fromstring(svg)
     for parent in list(root.iter()):
@@ -146,7 +146,7 @@ def inline_svg(svg, *, name, title):
 
 
 def _rename(key, value, name):
-    """An attribute's value with `name` before each id in it."""
+    """An attribute's value with each id prefixed by `name`."""
     if key == "id":
         return f"{name}-{value}"
     mark = "#" if key.endswith("href") else "url(#"
@@ -154,10 +154,14 @@ def _rename(key, value, name):
 
 
 def page(title, *content):
-    """The whole page.
+    """A whole page.
+
+    Args:
+        title: of the page, also its heading.
+        content: texts and elements below the heading.
 
     Returns:
-        Its bytes, UTF-8.
+        The HTML file's bytes, in UTF-8.
     """
     head = element(
         "head",

@@ -1,6 +1,6 @@
-"""The report of a run: one HTML file that needs nothing else. No TensorFlow.
+"""The report of a search as one self-contained HTML file. No TensorFlow.
 
-It shows what the files of a workdir say, so that the same files give the same report.
+A report is made from the files of a workdir alone, so equal files give equal reports.
 """
 
 import os
@@ -21,17 +21,17 @@ NOTHING = (
 
 
 def make_report(workdir, *, trained=()):
-    """Makes the report of a search, finished or not.
+    """Makes the report of a finished or unfinished search.
 
     Args:
-        workdir: of the search.
-        trained: networks to show beside the paper's, see `reports.search.sections`.
+        workdir: the search's folder.
+        trained: networks to compare with the paper's, see `reports.search.sections`.
 
     Returns:
         The bytes of an HTML file.
 
     Raises:
-        ValueError: if there is nothing to report in the folder, or one of its files is broken.
+        ValueError: if the folder holds nothing to report, or one of its files is broken.
     """
     run = read_run(workdir)
     if not is_search(workdir):
@@ -41,14 +41,14 @@ def make_report(workdir, *, trained=()):
 
 
 def is_search(workdir):
-    """Whether a folder holds something of a search."""
+    """Whether a folder holds a search's log or genotype."""
     return any(
         os.path.exists(os.path.join(workdir, name)) for name in ("search.csv", "genotype.json")
     )
 
 
 def assemble(kind, workdir, run, content):
-    """The page of a run: what it is, its sections, and its configuration."""
+    """The page of a run: its title and origin, its sections and its configuration."""
     dataset = search_report.setting(config_of(run), "data", "name")
     origin = (
         f"{os.path.basename(os.path.abspath(workdir))}, read by cpnas_tf {cpnas_tf.__version__}"
@@ -79,7 +79,7 @@ def read_run(workdir):
 
 
 def config_of(run):
-    """The config of a run's record; {} where it has none."""
+    """The `config` of a run's record, or {} if it has none."""
     return run["config"] if isinstance(run.get("config"), dict) else {}
 
 
@@ -98,12 +98,12 @@ def _configuration(run):
     values = [*_flatten(run.get("config", {})), *_flatten(rest)]
     if not values:
         return section("Configuration", element("p", "The workdir has no config.json."))
-    caption = "config.json; a seed that is not in it is 0"
+    caption = "config.json; a seed that is not listed is 0"
     return section("Configuration", table(caption, ("key", "value"), values, kind="words"))
 
 
 def _flatten(value, name=""):
-    """[(name, text)] of all values in nested dicts, the names joined by dots."""
+    """The values of nested dicts as [(name, text)], with the keys joined by dots."""
     if not isinstance(value, dict):
         values = value if isinstance(value, list) else [value]
         return [(name, ", ".join(map(str, values)))]

@@ -1,7 +1,7 @@
-"""The figures that the paper prints, to stand beside those that are measured here.
+"""The figures printed in the paper, to compare measured ones with.
 
 References:
-    CP-NAS, Tables 1 to 3. Its columns do not all agree: 138.27 / 4.85 is 28.51, not 27.93.
+    CP-NAS, Tables 1 to 3. Not all columns agree: 138.27 / 4.85 is 28.51, not 27.93.
 """
 
 # CIFAR-10: test error in percent, parameters in millions, bits of weights and of activations.
@@ -36,7 +36,7 @@ TABLE_2 = {
 }
 
 
-# CIFAR-10: Mbit, MFLOPs, memory saving and speedup, without the row that has bounds only.
+# CIFAR-10: Mbit, MFLOPs, memory saving and speedup; the row that gives only bounds is left out.
 TABLE_3 = {
     "WRN-22": (138.27, 647.70, 1.0, 1.0),
     "WRN-22 (BONN), 1-bit": (5.71, 17.03, 24.19, 28.03),
@@ -46,5 +46,5 @@ TABLE_3 = {
 }
 
 
-# Of the search on CIFAR-10 and on ImageNet, in GPU-days.
+# The search's cost on CIFAR-10 and on ImageNet, in GPU-days.
 SEARCH_COST = {"cifar10": 0.1, "imagenet2012": 2.8}

@@ -1,4 +1,4 @@
-"""What a report shows of a search with PC-DARTS, which goes by epochs. No TensorFlow.
+"""The sections of a PC-DARTS search's report. No TensorFlow.
 
 References:
     PC-DARTS (Xu et al., ICLR 2020), section 3; CP-NAS, Tables 1 to 3.
@@ -10,14 +10,14 @@ from cpnas_tf.reports.html import element, facts, figure, heat, section, table
 from cpnas_tf.reports.search import cells, comparison, cost, setting
 from cpnas_tf.runs.progress import duration
 
-COLUMNS = 10  # epochs that a table shows of a long search
+COLUMNS = 10  # a table shows at most this many epochs
 
 
 def sections(rows, *, genotype=None, config=None, trained=()):
     """The sections of the report of a search with PC-DARTS.
 
     Args:
-        rows: as `search_log.read_epochs` gives them, at least one; the search may not be finished.
+        rows: as `search_log.read_epochs` gives them, at least one; the search may be unfinished.
         genotype, config, trained: as for `reports.search.sections`.
 
     Returns:
@@ -41,7 +41,9 @@ def _done(rows, config):
 
 
 def _unfinished(rows, config):
-    text = f"Unfinished: {_done(rows, config)} epochs are done. This is what is known so far."
+    text = (
+        f"Unfinished: {_done(rows, config)} epochs are done. The report shows the results so far."
+    )
     return element("p", text, class_="unfinished")
 
 
@@ -61,8 +63,8 @@ def _overview(rows, config):
 
 def _operations(rows):
     text = (
-        f"How many of the {len(CHOICES)} edges had each operation in the genotype that alpha and "
-        "beta favoured after an epoch; `none` is that of the edges that a node would not keep."
+        f"The number of edges, of {len(CHOICES)}, with each operation in the genotype that alpha "
+        "and beta favoured after an epoch. `none` counts edges that their nodes would not keep."
     )
     shown = _shown(rows)
 
@@ -72,7 +74,7 @@ def _operations(rows):
 
     values = [[name, *(cell(row, name) for row in shown)] for name in OPERATIONS]
     columns = ("operation", *(str(row["epoch"]) for row in shown))
-    heat_map = table("Edges by operation; a column an epoch", columns, values, kind="heat")
+    heat_map = table("Edges by operation; one column per epoch", columns, values, kind="heat")
     return section("Operations over the search", element("p", text), heat_map)
 
 
@@ -80,8 +82,9 @@ def _accuracies(rows):
     picture = figure(
         plot_epochs(rows),
         name="accuracies",
-        title="Accuracy in training by epoch; the table has some of the values",
-        caption="In training, on the images of the weights' steps and of the architecture's steps.",
+        title="Training accuracy by epoch; the table lists some of the values",
+        caption="Training accuracy on the images that update the weights, and on those that update "
+        "the architecture.",
     )
     values = [
         (
@@ -96,7 +99,7 @@ def _accuracies(rows):
 
 
 def _shown(rows):
-    """At most `COLUMNS` rows, as far apart as they can be; the last is one of them."""
+    """At most `COLUMNS` rows, evenly spaced and ending with the last."""
     count = min(len(rows), COLUMNS)
     return [rows[len(rows) * number // count - 1] for number in range(1, count + 1)]
 
@@ -106,7 +109,7 @@ def _cost(rows, trained):
     values = [
         ("epochs", str(len(rows))),
         ("search, seconds", f"{seconds:,.0f} ({duration(seconds)})"),
-        ("seconds an epoch", f"{seconds / len(rows):,.1f}"),
+        ("seconds per epoch", f"{seconds / len(rows):,.1f}"),
     ]
     return cost(values, trained)
 

@@ -1,4 +1,4 @@
-"""What a report shows of a search: a section a question that its reader has. No TensorFlow.
+"""The sections of a search's report, one per question of its reader. No TensorFlow.
 
 References:
     CP-NAS, Algorithm 1, Eqs. 1 and 2, Tables 1 to 3, Fig. 5.
@@ -30,14 +30,13 @@ def sections(rows=None, *, genotype=None, config=None, trained=()):
     """The sections of a search's report.
 
     Args:
-        rows: as `search_log.read` gives them, at least one; the search may not be finished. None
+        rows: as `search_log.read` gives them, at least one; the search may be unfinished. None
             for a genotype alone.
-        genotype: the search's result, or None where there is none yet.
+        genotype: the search's result, or None if there is none yet.
         config: the `config` of its `config.json`, as far as it is known.
-        trained: networks that were trained, to stand beside the paper's: a dict each of `name`,
-            `precision`, `data` (the data set's name), `genotype` (None of a reference network),
-            `accuracy` on the test images, `seconds` of the training, and what `costs.profile`
-            says of it.
+        trained: trained networks to compare with the paper's. Each is a dict of `name`,
+            `precision`, `data` (the data set's name), `genotype` (None for a reference network),
+            `accuracy` on the test images, `seconds` of training, and the keys of `costs.profile`.
 
     Returns:
         A list of elements.
@@ -59,13 +58,13 @@ def sections(rows=None, *, genotype=None, config=None, trained=()):
 
 
 def setting(config, part, name):
-    """A value of a config, or None where it is not there."""
+    """A value of a config, or None if it has none."""
     values = config.get(part)
     return values.get(name) if isinstance(values, dict) else None
 
 
 def planned_architectures(rows, config):
-    """How many architectures the whole search samples (Algorithm 1), or None if that is unknown."""
+    """The number of architectures that a search samples (Algorithm 1), or None if unknown."""
     rounds = setting(config, "search", "rounds")
     if type(rounds) is not int:
         return None
@@ -73,7 +72,7 @@ def planned_architectures(rows, config):
 
 
 def training_images(config):
-    """On how many images the search trains an architecture, or None if that is unknown."""
+    """The number of images that each architecture is trained on, or None if unknown."""
     count, fraction = (setting(config, "split", f"train_{part}") for part in ("images", "fraction"))
     if type(count) is int:
         return count
@@ -86,7 +85,7 @@ def training_images(config):
 def _unfinished(rows, config):
     planned = planned_architectures(rows, config)
     done = f"{len(rows)} of {planned}" if planned else str(len(rows))
-    text = f"Unfinished: {done} architectures are sampled. This is what is known so far."
+    text = f"Unfinished: {done} architectures are sampled. The report shows the results so far."
     return element("p", text, class_="unfinished")
 
 
@@ -106,15 +105,15 @@ def _overview(rows, config):
 
 
 def cells(genotype):
-    """The section that shows a search's result, None where there is none yet."""
+    """The section with a search's result: a `Genotype`, or None if there is none yet."""
     if genotype is None:
-        return section("Cells", element("p", "None yet: they are the end of the search."))
+        return section("Cells", element("p", "None yet: the search is not finished."))
     pictures = [
         figure(
             plot_cell(getattr(genotype, cell), title=title),
             name=cell,
             title=f"{title}: {_in_words(getattr(genotype, cell))}",
-            caption=f"{title}. The table below says the same in words.",
+            caption=f"{title}. The table below lists the same operations.",
             narrow=False,
         )
         for cell, title in CELLS.items()
@@ -139,11 +138,12 @@ def _survival(rows, genotype):
         len(search_log.remaining_operations(rows)),
     )
     if not known:
-        text = "Not known before a round has sampled every operation of every edge."
+        text = "Not known until one round has sampled every operation on every edge."
         return section("Survival of operations", element("p", text))
     text = (
-        "How many stages each edge kept each operation: 1 was dropped first, ✓ is the one that the "
-        f"search ended with, after {stages} stages. A + marks what an unfinished search still has."
+        "The number of stages that each edge kept each operation: 1 was dropped first, and ✓ was "
+        f"selected after {stages} stages. A + marks an operation that an unfinished search still "
+        "has."
     )
     lifetimes = search_log.lifetimes(rows)
     kept = dict(zip(CHOICES, genotype.choices, strict=True)) if genotype else {}
@@ -151,9 +151,9 @@ def _survival(rows, genotype):
     def cell(choice, edge, operation):
         lived = lifetimes[choice][operation]
         if kept.get(choice) == operation:
-            return heat("✓", 1, f"{edge}: {operation} was kept")
+            return heat("✓", 1, f"{edge}: {operation} was selected")
         if not lived:
-            return heat("", 0, f"{edge}: {operation} was never there")
+            return heat("", 0, f"{edge}: {operation} was not searched")
         still = not genotype and lived == known
         meaning = f"{'still there' if still else 'dropped'} after {lived} of {stages} stages"
         return heat(f"{lived}{'+' * still}", lived / (stages + 1), f"{edge}: {operation} {meaning}")
@@ -175,8 +175,8 @@ def _accuracies(rows):
     picture = figure(
         plot_accuracies(rows),
         name="accuracies",
-        title="Validation accuracy of child and parent by architecture; the table has the means",
-        caption="Each architecture's child (1 bit) and parent (full precision) after one epoch.",
+        title="Validation accuracy of child and parent by architecture; the table lists the means",
+        caption="Each architecture's child (1-bit) and parent (full precision) after one epoch.",
     )
     operations, values = search_log.initial_operations(rows), []
     for stage, group in search_log.by_stage(rows).items():
@@ -189,14 +189,14 @@ def _accuracies(rows):
 
 def _scores(rows):
     text = (
-        "Mean of 100 z, z = A_C + beta_P (A_P - A_C) as in Eq. 1, over all edges and architectures "
-        "in which an operation was sampled. A column is a stage; the darker, the higher in it."
+        "The mean of 100 z, with z = A_C + beta_P (A_P - A_C) of Eq. 1, over all edges and "
+        "architectures with the operation. Each column is a stage; the darkest cell is its best."
     )
     operations, scores = search_log.initial_operations(rows), search_log.mean_scores(rows)
 
     def cell(stage, name):
         if name not in scores[stage]:
-            return heat("", 0, f"no edge has {name} any more")
+            return heat("", 0, f"no edge has {name} left")
         low, high = min(scores[stage].values()), max(scores[stage].values())
         score = scores[stage][name]
         share = (score - low) / (high - low) if high > low else 0.5
@@ -204,14 +204,14 @@ def _scores(rows):
 
     values = [[name, *(cell(stage, name) for stage in scores)] for name in OPERATIONS]
     columns = ("operation", *(str(operations - stage) for stage in scores))
-    caption = "100 z by operation; a column for each number of operations left"
+    caption = "100 z by operation; one column per number of operations left"
     return section(
         "Score z by operation", element("p", text), table(caption, columns, values, kind="heat")
     )
 
 
 def comparison(genotype, config, trained):
-    """The section that shows trained networks beside the paper's, see `sections`."""
+    """The section that compares trained networks with the paper's, see `sections`."""
     dataset = "imagenet2012" if setting(config, "data", "name") == "imagenet2012" else "cifar10"
     printed, measures, title = {
         "cifar10": (
@@ -232,9 +232,9 @@ def comparison(genotype, config, trained):
         "32x32 images of CIFAR-10. A network for other images has no speedup."
     )
     if not trained:
-        text += " No network that was trained here is given (--train)."
+        text += " No trained network was given (--train)."
     elif {network["data"] for network in trained} != {dataset}:
-        text += " What was trained on other images than the paper's cannot be compared with it."
+        text += " Networks trained on other images cannot be compared with the paper's."
     columns = ("M parameters", "W/A bits", "Mbit", "MFLOPs", "saving", "speedup")
     return section(
         "Beside the paper",
@@ -244,7 +244,7 @@ def comparison(genotype, config, trained):
 
 
 def _trained_row(network, genotype, measures):
-    """A network's row; the paper has errors of CIFAR-10 and accuracies of ImageNet."""
+    """A trained network's row: its error for Table 1 or its accuracy for Table 2, and its costs."""
     accuracy = 100 * network["accuracy"]
     reached = [_number(100 - accuracy)] if len(measures) == 1 else [_number(accuracy), "–"]
     other = network["genotype"] not in (None, genotype)
@@ -269,16 +269,18 @@ def _cost(rows, config, trained):
     values = [
         ("architectures sampled", f"{len(rows)}"),
         ("search, seconds", f"{seconds:,.0f} ({duration(seconds)})"),
-        ("seconds an architecture", f"{seconds / len(rows):,.1f}"),
+        ("seconds per architecture", f"{seconds / len(rows):,.1f}"),
     ]
     if images:
-        values.insert(1, ("training images an architecture", f"{images:,}"))
-        values.insert(2, ("images sampled, each by child and parent", f"{images * len(rows):,}"))
+        values.insert(1, ("training images per architecture", f"{images:,}"))
+        values.insert(
+            2, ("images in all, each seen by child and parent", f"{images * len(rows):,}")
+        )
     return cost(values, trained)
 
 
 def cost(values, trained):
-    """The section that shows what a search took: (what, text) each, then trainings and paper."""
+    """The section with costs: (what, text) pairs, then the trainings' and the paper's."""
     values = list(values)
     for network in trained:
         name = f"training of {network['name']}, seconds"

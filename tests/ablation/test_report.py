@@ -8,8 +8,8 @@ from cpnas_tf.genotypes import OPERATIONS
 from cpnas_tf.reports.html import page
 
 METHODS = "Test accuracy over n searches, each the mean of its trainings"
-DIFFERENCES = "Paired difference to random, and how well the scores rank"
-SEARCHES = "Searches by seed: mean zbar of what was found, test accuracy by training seed"
+DIFFERENCES = "Paired difference from random, and how well the scores rank"
+SEARCHES = "Searches by seed: the genotype's mean zbar, and test accuracy by training seed"
 COST = "Searches and trainings together; images: epochs times training images"
 
 

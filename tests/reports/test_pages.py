@@ -70,7 +70,7 @@ def test_an_ablation(ablation):
 
 def test_the_configuration_is_told_and_not_where_data_lies(search):
     content = make_report(search)
-    table = Page(content).tables["config.json; a seed that is not in it is 0"]
+    table = Page(content).tables["config.json; a seed that is not listed is 0"]
     assert table == [
         ["key", "value"],
         ["data.name", "digits"],

@@ -42,7 +42,7 @@ def test_every_part_is_there(finished):
 
 def test_operations_are_counted_over_the_edges(finished):
     rows, found = finished
-    header, *lines = found.tables["Edges by operation; a column an epoch"]
+    header, *lines = found.tables["Edges by operation; one column per epoch"]
     assert header == ["operation", *(str(5 * number) for number in range(1, 11))]
     for name, line in zip(OPERATIONS, lines, strict=True):
         counts = [sum(row[choice] == name for choice in CHOICES) for row in rows[4::5]]
@@ -57,7 +57,7 @@ def test_accuracies_and_cost(finished):
     assert found.tables["What it took"][1:4] == [
         ["epochs", "50"],
         ["search, seconds", "75 (0:01:15)"],
-        ["seconds an epoch", "1.5"],
+        ["seconds per epoch", "1.5"],
     ]
 
 

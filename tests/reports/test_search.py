@@ -99,7 +99,7 @@ def test_accuracies_are_means_of_stages(finished):
 
 def test_scores_are_hundred_z(finished):
     rows, _, _, found = finished
-    caption = "100 z by operation; a column for each number of operations left"
+    caption = "100 z by operation; one column per number of operations left"
     header, *lines = found.tables[caption]
     assert header == ["operation", *"8765432"]
     scores = search_log.mean_scores(rows)
@@ -114,10 +114,10 @@ def test_seeds_and_cost(finished):
         assert fact in found.words
     assert found.tables["What it took"][1:] == [
         ["architectures sampled", "70"],
-        ["training images an architecture", "25,000"],
-        ["images sampled, each by child and parent", "1,750,000"],
+        ["training images per architecture", "25,000"],
+        ["images in all, each seen by child and parent", "1,750,000"],
         ["search, seconds", "105 (0:01:45)"],
-        ["seconds an architecture", "1.5"],
+        ["seconds per architecture", "1.5"],
         ["paper: search on cifar10, GPU-days", "0.1"],
         ["paper: search on imagenet2012, GPU-days", "2.8"],
     ]
