@@ -62,9 +62,9 @@ def assemble(kind, workdir, run, content):
 
 
 def read_run(workdir):
-    """The contents of `config.json`; {} where there is none, as after a library call.
+    """The contents of `config.json`; {} if there is none, as after a library call.
 
-    Without what is nobody else's business: where data lies, and its files.
+    The locations and names of the user's files are private, and left out.
     """
     path = os.path.join(workdir, "config.json")
     run = read_json(path) if os.path.exists(path) else {}

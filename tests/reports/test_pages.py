@@ -93,7 +93,9 @@ def test_own_images_are_named_without_their_place(search):
     content = make_report(search)
     page = Page(content)
     assert page.headings[0] == "Search on folder:pets"
-    assert ["data.name", "folder:pets"] in page.tables["config.json; a seed that is not in it is 0"]
+    assert ["data.name", "folder:pets"] in page.tables[
+        "config.json; a seed that is not listed is 0"
+    ]
     assert b"/home/me" not in content
     assert b"8 images" not in content
 
