@@ -91,15 +91,16 @@ def load(path, split, *, image_size=None):
     if errors:
         raise ValueError(f"{len(errors)} of {len(files)} images cannot be used: {errors[0]}")
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
-    origin = {f"{split}/{name}": _origin(files) for name, files in classes.items()}
+    root = _folder(path, split)
+    origin = {f"{split}/{name}": _origin(files, root) for name, files in classes.items()}
     return Images(images, labels, tuple(classes), origin)
 
 
-def _origin(files):
+def _origin(files, root):
     """What tells a class's files from others, without reading them: count, sizes and names."""
     sizes = [os.path.getsize(file) for file in files]
-    names = [os.fsencode(os.path.basename(file)) for file in files]
-    digest = hashlib.sha256(repr([*zip(names, sizes, strict=True)]).encode()).hexdigest()
+    names = [unicodedata.normalize("NFC", os.path.relpath(file, root)) for file in files]
+    digest = hashlib.sha256(repr(sorted(zip(names, sizes, strict=True))).encode()).hexdigest()
     return f"{len(files)} images, {sum(sizes)} bytes, {digest[:12]}"
 
 

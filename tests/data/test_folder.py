@@ -204,7 +204,15 @@ class TestOrigin:
         (elsewhere / "train" / "cat" / ".DS_Store").write_bytes(b"none of ours")
         assert self.origin(elsewhere) == self.origin(folder)
 
-    @pytest.mark.parametrize("change", ["added", "removed", "renamed", "resized"])
+    def test_it_is_the_same_in_another_form_of_unicode(self, folder):
+        cats = folder / "train" / "cat"
+        for composed in ("caf\u00e9.png", "cafz.png"):
+            write(cats / composed, pixels())
+        before = self.origin(folder)
+        (cats / "caf\u00e9.png").rename(cats / "cafe\u0301.png")
+        assert self.origin(folder) == before
+
+    @pytest.mark.parametrize("change", ["added", "removed", "renamed", "moved", "resized"])
     def test_a_change_is_seen(self, folder, change):
         cats = folder / "train" / "cat"
         write(cats / "2.png", pixels())
@@ -213,6 +221,9 @@ class TestOrigin:
             write(cats / "3.png", pixels())
         elif change == "removed":
             (cats / "2.png").unlink()
+        elif change == "moved":
+            (cats / "below").mkdir()
+            (cats / "2.png").rename(cats / "below" / "2.png")
         elif change == "renamed":
             (cats / "2.png").rename(cats / "3.png")
         else:
