@@ -8,7 +8,7 @@ import itertools
 import math
 import statistics
 
-from cpnas_tf.genotypes import CHOICES, OPERATIONS
+from cpnas_tf.genotypes import CELL_TYPES, CHOICES, EDGE_NAMES, OPERATIONS
 from cpnas_tf.plots.cells import plot_cell, plot_genotype
 from cpnas_tf.plots.figures import (
     CHILD_COLOUR,
@@ -231,7 +231,8 @@ def plot_indicators(evaluations):
         corner = (OPERATIONS.index(smallest) - 0.5, row - 0.5)
         axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#c00000", linewidth=1.5))
     axes.set_xticks(range(len(OPERATIONS)), OPERATIONS, fontsize=6)
-    axes.set_yticks(range(len(CHOICES)), CHOICES, fontsize=7)
+    edges = [f"{cell} {edge}" for cell in CELL_TYPES for edge in EDGE_NAMES]
+    axes.set_yticks(range(len(edges)), edges, fontsize=7)
     figure.colorbar(picture, cax=figure.add_axes((0.9, 0.06, 0.02, 0.88))).ax.tick_params(
         labelsize=7
     )

@@ -122,7 +122,7 @@ def cells(genotype):
     edges = table("The operation of each edge", ("edge", *CELLS.values()), choices, kind="names")
     text = (
         "c(k-2) and c(k-1) are the outputs of the two cells before; 0 to 3 are the intermediate "
-        "nodes. The columns of search.csv number all six from 0, with the inputs first: "
+        "nodes. The columns of search.csv count all nodes from 0, inputs first: "
         f"{CHOICES[0]} is the normal cell's edge {EDGE_NAMES[0]}."
     )
     return section("Cells", *pictures, edges, element("p", text))

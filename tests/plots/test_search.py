@@ -14,7 +14,7 @@ from fake_search import run_search
 from matplotlib.patches import Rectangle
 from pictures import READABLE_CONTRAST, contrast, drawn, meet, smallest_font
 
-from cpnas_tf.genotypes import CHOICES, OPERATIONS
+from cpnas_tf.genotypes import CHOICES, EDGE_NAMES, OPERATIONS
 from cpnas_tf.plots import figures
 from cpnas_tf.plots import search as search_plots
 from cpnas_tf.runs import search_log
@@ -190,7 +190,9 @@ def test_the_indicator_is_a_map_of_edges_and_operations():
     figure = search_plots.plot_indicators(evaluations)
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == list(OPERATIONS)
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(CHOICES)
+    edges = [label.get_text() for label in axes.get_yticklabels()]
+    assert edges == [f"{cell} {edge}" for cell in ("normal", "reduce") for edge in EDGE_NAMES]
+    assert (edges[0], edges[-1]) == ("normal c(k-2) → 0", "reduce 2 → 3")
     written = {text.get_position(): text.get_text() for text in axes.texts}
     frames = {(patch.get_y() + 0.5, int(patch.get_x() + 0.5)) for patch in axes.patches}
     for row, edge in enumerate(evaluations):
