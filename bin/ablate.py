@@ -22,6 +22,7 @@ import tempfile
 from absl import flags
 
 from cpnas_tf.cli import app, config, recipes
+from cpnas_tf.runs.progress import show
 
 FLAGS = flags.FLAGS
 app.define_config()
@@ -53,7 +54,7 @@ def main():
     with contextlib.nullcontext() if part == "worker" else claim:
         grid.ablate(runs, find=find, train=train, directory=FLAGS.workdir)
         if part != "worker":
-            print(table.text(table.write(FLAGS.workdir)))
+            show(table.text(table.write(FLAGS.workdir)))
 
 
 def _prepare(run):

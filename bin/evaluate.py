@@ -10,6 +10,7 @@ import os
 from absl import flags
 
 from cpnas_tf.cli import app
+from cpnas_tf.runs.progress import show
 
 FLAGS = flags.FLAGS
 app.define_path("workdir", "Workdir of a finished bin/train.py.")
@@ -37,7 +38,7 @@ def main():
     picture = os.path.join(FLAGS.workdir, "confusion_matrix.png")
     files.write_atomically(picture, figures.render(figure, "png"))
     files.write_json(path, evaluation)
-    print(
+    show(
         f"accuracy {evaluation['accuracy']:.2%}, top-5 {evaluation['accuracy_top5']:.2%} "
         f"on {evaluation['examples']} images: {path}"
     )

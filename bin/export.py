@@ -9,6 +9,7 @@ nothing.
 from absl import flags
 
 from cpnas_tf.cli import app
+from cpnas_tf.runs.progress import show
 
 FLAGS = flags.FLAGS
 app.define_path("workdir", "Workdir of a finished bin/train.py.")
@@ -34,17 +35,17 @@ def main():
         trained=trained,
         overwrite=FLAGS.overwrite,
     )
-    print(
+    show(
         f"SavedModel, {summary['saved_model_bytes']} bytes, equals Keras on "
         f"{summary['images_checked']} images: {FLAGS.output}"
     )
     if summary["tflite_bytes"]:
-        print(
+        show(
             f"flatbuffer, {summary['tflite_bytes']} bytes, predicts otherwise for "
             f"{summary['tflite_changed_predictions']} of {summary['tflite_images_checked']} images"
         )
     else:
-        print("flatbuffer left out: it needs Larq Compute Engine, pip install '.[deploy]'")
+        show("flatbuffer left out: it needs Larq Compute Engine, pip install '.[deploy]'")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import os
 from absl import flags
 
 from cpnas_tf.cli import app
+from cpnas_tf.runs.progress import show
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Workdir of a bin/search.py or bin/ablate.py.")
@@ -24,7 +25,7 @@ def main():
     if os.path.isdir(FLAGS.output) and os.listdir(FLAGS.output) and not FLAGS.overwrite:
         raise ValueError(f"{FLAGS.output} is not empty: write into it with --overwrite")
     for picture in _draw():
-        print(picture)
+        show(picture)
 
 
 def _draw():

@@ -43,7 +43,7 @@ def main():
     if FLAGS.csv:
         costs.write_csv(FLAGS.csv, profile["layers"])
     if FLAGS.json:
-        print(json.dumps(profile))
+        app.output(json.dumps(profile))
     else:
         _print_layers(profile["layers"])
         _print_comparison(profile, on_cifar10=model.input_shape[1:] == (32, 32, 3))
@@ -73,7 +73,7 @@ def _print_layers(layers):
     lines = [
         (*names, *(f"{counts[count]:,.0f}" for count in costs.COUNTS)) for *names, counts in rows
     ]
-    print(text_table([("layer", "kind", "output", *costs.COUNTS), *lines], left=2))
+    app.output(text_table([("layer", "kind", "output", *costs.COUNTS), *lines], left=2))
 
 
 def _print_comparison(profile, *, on_cifar10):
@@ -96,7 +96,7 @@ def _print_comparison(profile, *, on_cifar10):
     for name, (memory, flops, saving, speedup) in rows.items():
         ratios = ("-" if ratio is None else f"{ratio:.2f}x" for ratio in (saving, speedup))
         lines.append((name, f"{memory:.2f}", f"{flops:.2f}", *ratios))
-    print(f"\n{text_table(lines)}")
+    app.output(f"\n{text_table(lines)}")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def main():
         ("epochs", *(str(run["epoch"]) for run in metrics)),
         ("training seconds", *(f"{run['seconds']:.0f}" for run in metrics)),
     ]
-    print(
+    app.output(
         f"\n{text_table(lines)}\n"
         f"\nsearched  {len(rows)} architectures: {path('search', 'genotype.json')}"
         f"\ntrained   {path('train')} and {path('train_parent')}"

@@ -11,6 +11,7 @@ import os
 from absl import flags
 
 from cpnas_tf.cli import app
+from cpnas_tf.runs.progress import show
 
 FLAGS = flags.FLAGS
 app.define_path("workdir", "Workdir of a bin/search.py or bin/ablate.py.")
@@ -42,7 +43,7 @@ def main():
         write_atomically(FLAGS.output, report)
     except OSError as error:
         raise ValueError(f"cannot write {FLAGS.output}: {error.strerror}") from None
-    print(FLAGS.output)
+    show(FLAGS.output)
 
 
 def _describe(folder):

@@ -19,6 +19,7 @@ import tempfile
 from absl import flags
 
 from cpnas_tf.cli import app, config, recipes
+from cpnas_tf.runs.progress import show
 
 FLAGS = flags.FLAGS
 app.define_config()
@@ -81,7 +82,7 @@ def _search(claim, run, *, section):
     from cpnas_tf.search.pc_darts import PCDarts
     from cpnas_tf.search.tuner import plan_search
 
-    strategy = devices.make_strategy(FLAGS.config.strategy)
+    strategy = recipes.make_strategy()
     recipes.make_deterministic(section)
     images = config.call(data.load, section="data", data_dir=FLAGS.data_dir)
     run["images"] = record(images)
@@ -100,18 +101,18 @@ def _search(claim, run, *, section):
             on_start=lambda: stack.enter_context(claim),
         )
         if FLAGS.dry_run:
-            print(planned.plan())
+            app.output(planned.plan())
             return
         planned.search()
         if devices.is_chief(strategy):
-            print(planned.summary())
+            show(planned.summary())
             _save(planned.genotype())
 
 
 def _save(genotype):
     path = os.path.join(FLAGS.workdir, "genotype.json")
     genotype.save(path)
-    print(f"genotype: {path}")
+    show(f"genotype: {path}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import os
 from absl import flags
 
 from cpnas_tf.cli import app, config, recipes
+from cpnas_tf.runs.progress import show
 
 FLAGS = flags.FLAGS
 app.define_config()
@@ -58,7 +59,7 @@ def main():
     app.load_tensorflow()
     from cpnas_tf.runs import history
 
-    strategy = devices.make_strategy(FLAGS.config.strategy)
+    strategy = recipes.make_strategy()
     recipes.make_deterministic("training")
     images, test = recipes.load_images()
     run["images"] = record(images, test)
@@ -87,7 +88,7 @@ def main():
             "seconds": round(sum(row["seconds"] for row in epochs), 1),
         }
         files.write_json(os.path.join(FLAGS.workdir, "metrics.json"), metrics)
-    print(f"{precision}: test accuracy {metrics['val_accuracy']:.2%} ({FLAGS.workdir})")
+    show(f"{precision}: test accuracy {metrics['val_accuracy']:.2%} ({FLAGS.workdir})")
 
 
 if __name__ == "__main__":

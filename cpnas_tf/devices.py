@@ -71,7 +71,6 @@ def make_strategy(name):
                 f"{', '.join(device.name for device in found)}: use strategy none"
             )
         return tf.distribute.MirroredStrategy([device.name for device in found])
-    print(f"worker {index} of {workers} waits for the others", flush=True)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()

@@ -39,6 +39,7 @@ from keras_tuner.oracles import GridSearchOracle
 from cpnas_tf.errors import first_line
 from cpnas_tf.files import exclusive, read_json, write_json
 from cpnas_tf.genotypes import Genotype
+from cpnas_tf.runs.progress import check_verbose, show
 from cpnas_tf.search.methods import METHODS
 
 
@@ -166,10 +167,12 @@ class AblationTuner(BaseTuner):
             there and returns a dict of `accuracy`, `loss` and `images`.
         directory: the ablation's folder.
         own_directory: a folder for keras-tuner's files, which are never read.
+        verbose: 0 shows nothing; 1, 2 and "auto" show a line per run.
     """
 
-    def __init__(self, grid, *, find, train, directory, own_directory):
+    def __init__(self, grid, *, find, train, directory, own_directory, verbose="auto"):
         self._find, self._train, self._folder = find, train, os.fspath(directory)
+        self._verbose = check_verbose(verbose)
         super().__init__(AblationOracle(grid), directory=own_directory, project_name="grid")
 
     def pre_create_trial(self):
@@ -210,7 +213,8 @@ class AblationTuner(BaseTuner):
         found = _make_or_read(os.path.join(self._folder, "searches", name), "search.json", search)
         name = f"{name}-training{training_seed}"
         run = _make_or_read(os.path.join(self._folder, "runs", name), "run.json", train)
-        print(f"{name}: test accuracy {run['accuracy']:.2%}", flush=True)
+        if self._verbose:
+            show(f"{name}: test accuracy {run['accuracy']:.2%}")
         return run
 
 
@@ -223,20 +227,28 @@ def _make_or_read(folder, name, make):
         return read_json(path)
 
 
-def ablate(grid, *, find, train, directory):
+def ablate(grid, *, find, train, directory, verbose="auto"):
     """Does all unfinished runs of a grid, or this process's share of them.
 
     Args:
         grid: as `make_grid` makes it.
         find, train: see `AblationTuner`.
         directory: the ablation's folder.
+        verbose: 0 shows nothing; 1, 2 and "auto" show a line per run.
 
     Raises:
         ValueError: if this is a worker and its chief does not answer.
         keras_tuner.errors.FatalError: if a run fails.
     """
     with tempfile.TemporaryDirectory() as own:
-        tuner = AblationTuner(grid, find=find, train=train, directory=directory, own_directory=own)
+        tuner = AblationTuner(
+            grid,
+            find=find,
+            train=train,
+            directory=directory,
+            own_directory=own,
+            verbose=verbose,
+        )
         try:
             tuner.search()
         except grpc.RpcError as error:

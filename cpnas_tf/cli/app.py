@@ -1,6 +1,9 @@
 """What all commands share: flags, the sections of a config, and errors of one line."""
 
+import atexit
+import contextlib
 import functools
+import logging as python_logging
 import os
 import re
 import signal
@@ -13,6 +16,7 @@ from ml_collections import config_flags
 from cpnas_tf.catalogue import REFERENCE_NETWORKS
 from cpnas_tf.cli.config import check_config
 from cpnas_tf.errors import explain, message
+from cpnas_tf.runs import progress
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
@@ -81,7 +85,8 @@ def _require(name):
 
 def load_tensorflow():
     """Imports TensorFlow and has it look for GPUs, and leaves out what it logs of the machine."""
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile("w+") as log:
         os.dup2(log.fileno(), 2)
@@ -93,7 +98,24 @@ def load_tensorflow():
             os.dup2(stderr, 2)
             os.close(stderr)
             log.seek(0)
-            sys.stderr.writelines(line for line in log if not _NOISE.match(line))
+            with contextlib.suppress(OSError):
+                sys.stderr.writelines(line for line in log if not _NOISE.match(line))
+
+
+def output(text):
+    """Writes on standard output the result of a command that writes it nowhere else.
+
+    It ends the command, as a signal would by default, if that is read no more: `| head`.
+
+    Raises:
+        OSError: if standard output does not take it (a full disk included).
+    """
+    try:
+        progress.write(text)
+    except BrokenPipeError:
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        raise OSError(f"cannot write on standard output: {error.strerror}") from error
 
 
 def run(main, *, sections=()):
@@ -106,6 +128,8 @@ def run(main, *, sections=()):
     # Python puts the command's folder first on the path: its profile.py would hide Python's own.
     folder = os.path.dirname(os.path.realpath(sys.argv[0]))
     sys.path[:] = [path for path in sys.path if path != folder]
+    _open_standard_streams()
+    atexit.register(_abandon_output)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGALRM, _stop)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background
@@ -115,6 +139,26 @@ def run(main, *, sections=()):
     except KeyboardInterrupt:
         signal.alarm(0)
         _fail("stopped: the same command goes on from here", code=130)
+
+
+def _open_standard_streams():
+    """Opens those that are closed: the next file would take their numbers, and what is logged."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def _abandon_output():
+    """Drops what the standard streams did not take: Python would complain of it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _stop(number, frame):
@@ -141,6 +185,9 @@ def _parse(argv, *, sections):
         rest = FLAGS(argv)
         if FLAGS["verbosity"].using_default_value:
             logging.set_verbosity(logging.WARNING)  # absl would have TFDS tell all that it does
+        logging.get_absl_handler().setFormatter(
+            python_logging.Formatter("%(levelname)s: %(message)s")
+        )
     except Exception as error:
         _fail(f"error: {message(error)}")
     if len(rest) > 1:
@@ -158,5 +205,6 @@ def _show_help(arguments):
 
 def _fail(line, code=1):
     """Ends the process with one line on standard error."""
-    print(" ".join(line.split()), file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(" ".join(line.split()), file=sys.stderr)
     sys.exit(code)

@@ -2,7 +2,9 @@
 
 from absl import flags
 
+from cpnas_tf import devices
 from cpnas_tf.cli.config import call
+from cpnas_tf.runs.progress import show
 
 FLAGS = flags.FLAGS
 
@@ -28,6 +30,14 @@ def make_deterministic(section):
         tf.config.experimental.enable_op_determinism()
     # It makes `AddN` of additions, whose order of summation depends on which buffer is free.
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+
+
+def make_strategy():
+    """The `tf.distribute.Strategy` of --config.strategy; says so if it waits for other workers."""
+    worker, workers = devices.check_strategy(FLAGS.config.strategy)
+    if workers > 1:
+        show(f"worker {worker} of {workers} waits for the others")
+    return devices.make_strategy(FLAGS.config.strategy)
 
 
 def load_images():
@@ -63,7 +73,6 @@ def train(network, images, test, *, precision="child", strategy=None, **given):
     """
     import tensorflow as tf
 
-    from cpnas_tf import devices
     from cpnas_tf.networks import cells, reference
     from cpnas_tf.training import loop
     from cpnas_tf.training.child_parent import ChildParentLoss

@@ -154,8 +154,8 @@ def _prepare(builder):
     try:
         if not is_bundled:
             _check_connection(next(iter(builder.url_infos)))
-        quiet = _quiet() if is_bundled else contextlib.redirect_stdout(sys.stderr)
-        with exclusive(os.path.join(root, builder.name), wait=True), quiet:
+        shown = _quiet() if is_bundled else _on_stderr()
+        with exclusive(os.path.join(root, builder.name), wait=True), shown:
             builder.download_and_prepare()
     except Exception as error:
         advice = (
@@ -184,6 +184,14 @@ def _check_connection(url):
 @contextlib.contextmanager
 def _quiet():
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def _on_stderr():
+    """Has TFDS show its progress on standard error, if there is one."""
+    stream = sys.stderr or io.StringIO()
+    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
         yield
 
 

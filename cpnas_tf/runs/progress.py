@@ -1,5 +1,6 @@
-"""What a user sees of a search: its plan, a line an architecture, a summary. No TensorFlow."""
+"""What a user sees of a run: lines of progress, a search's plan and its summary. No TensorFlow."""
 
+import contextlib
 import datetime
 import sys
 import time
@@ -7,26 +8,80 @@ import time
 from cpnas_tf.runs import search_log
 
 
+def show(text, *, end="\n"):
+    """Writes on standard output if it takes anything: no line is worth the run that it tells of.
+
+    Nothing happens where standard output is missing, closed, full or no longer read. See `write`.
+    """
+    with contextlib.suppress(Exception):  # whatever a notebook's or a user's stream may raise
+        write(text, end=end)
+
+
+def write(text, *, end="\n"):
+    """Writes on standard output, with question marks for the characters that it cannot encode.
+
+    Raises:
+        OSError: if standard output takes no more, such as on a full disk.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), end=end, flush=True)
+
+
+def check_verbose(verbose):
+    """What `verbose` means here: 0, 1 or 2, see `Progress`.
+
+    Raises:
+        ValueError: if it is none of these, nor "auto".
+    """
+    if verbose not in ("auto", 0, 1, 2):
+        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, received: {verbose!r}")
+    return (1 if _is_terminal() else 2) if verbose == "auto" else int(verbose)
+
+
+def _is_terminal():
+    try:
+        return sys.stdout.isatty()
+    except (AttributeError, ValueError):  # it is None, of someone else's making, or closed
+        return False
+
+
 class Progress:
-    """One line an architecture or epoch, and on a terminal a moving one within it.
+    """A line per architecture or epoch, and on a terminal a moving one within it.
 
     Args:
-        total: how many the whole search has.
+        total: how many the whole run has.
         done: how many of them are done already.
         unit: what they are.
+        verbose: as of Keras's `fit`: 0 shows nothing, 2 a line per architecture or epoch, 1 a
+            moving line as well; "auto" is 1 on a terminal and 2 elsewhere.
+
+    Raises:
+        ValueError: if `verbose` is another value.
     """
 
-    def __init__(self, total, done, unit="architecture"):
+    def __init__(self, total, done, unit="architecture", *, verbose="auto"):
         self._total, self._done, self._unit = total, done, unit
+        self._verbose = check_verbose(verbose)
         self._started, self._first = time.monotonic(), done
 
-    def step(self, number, step, steps):
-        """Shows at which step architecture or epoch `number` is, all counted from 0."""
-        if sys.stdout.isatty():
-            print(f"\r{self._unit} {number + 1}: step {step + 1}/{steps}", end="", flush=True)
+    def step(self, number, step, steps, **measures):
+        """Shows at which step architecture or epoch `number` is, all counted from 0.
+
+        Args:
+            number, step, steps: where it is.
+            measures: numbers to show beside it by name; they are only read where they are shown.
+        """
+        if self._verbose == 1:
+            shown = "".join(f"  {name} {float(value):.4f}" for name, value in measures.items())
+            show(f"\r{self._unit} {number + 1}: step {step + 1}/{steps}{shown}", end="")
+
+    def line(self, text):
+        """Shows a line, in the place of the moving one."""
+        if self._verbose:
+            show(f"\r{text}" if self._verbose == 1 else text)
 
     def finish(self, text, *, images, seconds):
-        """Prints the line of an architecture or epoch.
+        """Shows the line of an architecture or epoch of a search.
 
         Args:
             text: what came out.
@@ -36,10 +91,9 @@ class Progress:
         self._done += 1
         elapsed = time.monotonic() - self._started
         left = elapsed / (self._done - self._first) * (self._total - self._done)
-        print(
-            f"{chr(13) if sys.stdout.isatty() else ''}[{self._done:3d}/{self._total}] {text}  "
-            f"{images / seconds:6.0f} images/s  ETA {duration(left)}",
-            flush=True,
+        self.line(
+            f"[{self._done:3d}/{self._total}] {text}  "
+            f"{images / seconds:6.0f} images/s  ETA {duration(left)}"
         )
 
 
