@@ -12,6 +12,7 @@ from cpnas_tf.networks.cells import scale_drop_path
 from cpnas_tf.networks.quantizers import one_bit_kernels
 from cpnas_tf.runs import history
 from cpnas_tf.runs.checkpoints import Checkpoints, network_parts
+from cpnas_tf.runs.progress import show
 from cpnas_tf.runs.tensorboard import Summaries
 
 _SAVE_SECONDS = 600  # an epoch may take hours
@@ -180,7 +181,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
         if is_chief:
             history.write(self._csv, self.rows)
             name = self._network.name
-            print(history.line(self.rows, name=name, epochs=self._epochs), flush=True)
+            show(history.line(self.rows, name=name, epochs=self._epochs))
         self._write_state()
         if is_chief:
             self._summaries.write(row["epoch"], {k: v for k, v in row.items() if k != "epoch"})

@@ -1139,12 +1139,18 @@ class TestCheckpoints:
             f"--data_dir={data_dir}",
         )
         self.truncate(workdir, "ckpt-00001-000000005.index")
-        assert "no checkpoint" in refusal("train", *arguments)
+        refused = forked.run("train", *arguments)
+        *broken, line = refused.stderr.splitlines()
+        assert (refused.code, len(broken)) == (1, 2)
+        assert re.fullmatch("error: no checkpoint in .* can be read: delete that .*", line)
         shutil.copy(runs / "train/checkpoints/ckpt-00001-000000005.index", workdir / "checkpoints")
         outcome = forked.run("train", *arguments)
         assert outcome.code == 0
         (line,) = outcome.stderr.splitlines()
-        assert re.search("ckpt-00002-000000010 is broken .*: trying the one before$", line)
+        assert re.fullmatch(
+            "WARNING: the checkpoint .*/ckpt-00002-000000010 is broken .*: trying the one before",
+            line,
+        )
         check_equal_trainings(workdir, runs / "train")
 
 

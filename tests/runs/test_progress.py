@@ -1,4 +1,8 @@
+import contextlib
+import errno
+import io
 import itertools
+import sys
 
 import pytest
 from fake_search import run_search
@@ -83,3 +87,100 @@ def test_a_search_by_epochs():
 def test_nothing_moves_where_nobody_looks(capsys):
     progress_module.Progress(5, 0).step(0, 1, 3)
     assert capsys.readouterr().out == ""
+
+
+class Stream:
+    """Standard output of someone else's making."""
+
+    def __init__(self, error=None):
+        self.error, self.text = error, ""
+
+    def write(self, text):
+        if self.error:
+            raise self.error
+        self.text += text
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+def ascii_stream():
+    return io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        lambda: None,
+        closed,
+        Stream,
+        lambda: Stream(BrokenPipeError()),
+        lambda: Stream(RuntimeError("the kernel has gone")),
+        lambda: open("/dev/full", "w"),  # noqa: SIM115
+    ],
+)
+def test_no_line_is_worth_a_run(monkeypatch, stream):
+    stream = stream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    progress = progress_module.Progress(5, 0)
+    for number in range(3):
+        progress.step(number, 1, 3)
+        progress.finish("text" * 5000, images=1000, seconds=4.0)
+    progress_module.show("end")
+    monkeypatch.undo()
+    if hasattr(stream, "name"):
+        with contextlib.suppress(OSError):
+            stream.close()
+
+
+def test_a_result_that_cannot_be_written_is_an_error(monkeypatch):
+    for error in (BrokenPipeError(), OSError(errno.ENOSPC, "full")):
+        monkeypatch.setattr(sys, "stdout", Stream(error))
+        with pytest.raises(type(error)):
+            progress_module.write("text")
+
+
+def test_what_cannot_be_encoded_is_replaced(monkeypatch):
+    stream = ascii_stream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    progress_module.show("café \udcff [1/2]")
+    monkeypatch.undo()
+    assert stream.buffer.getvalue() == b"caf? ? [1/2]\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "verbose", "moves", "tells"),
+    [
+        (Terminal, "auto", True, True),
+        (io.StringIO, "auto", False, True),
+        (io.StringIO, 1, True, True),
+        (Terminal, 2, False, True),
+        (Terminal, 0, False, False),
+        (io.StringIO, 0, False, False),
+    ],
+)
+def test_verbose_is_as_in_keras(monkeypatch, stream, verbose, moves, tells):
+    stream = stream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    progress = progress_module.Progress(5, 0, "epoch", verbose=verbose)
+    progress.step(0, 1, 3, loss=0.5)
+    progress.finish("text", images=1000, seconds=4.0)
+    monkeypatch.undo()
+    text = stream.getvalue()
+    assert text.startswith("\repoch 1: step 2/3  loss 0.5000\r[" if moves else "[" if tells else "")
+    assert text.endswith("\n") == tells
+    assert bool(text) == tells
+
+
+@pytest.mark.parametrize("verbose", ["yes", 3, -1, None, "0"])
+def test_other_values_of_verbose_are_refused(verbose):
+    with pytest.raises(ValueError, match=f"verbose must be .* received: {verbose!r}"):
+        progress_module.Progress(5, 0, verbose=verbose)
