@@ -20,7 +20,8 @@ class Images:
         labels: int32 [n], positions in `class_names`.
         class_names: the classes' names.
         origin: what `data.load` read them from, a text per part, such as `{"train/cat": "8 images,
-            5120 bytes, 3f2a9c04b1d7"}`; the same files give the same text. Empty for other images.
+            5120 bytes, checksum 3f2a9c04"}`; the same files give the same text. Empty for images
+            that it did not read.
 
     Raises:
         ValueError: if the arrays have other types or shapes, or a label names no class.

@@ -279,6 +279,15 @@ def ablation(tmp_path_factory, data_dir):
     return folder
 
 
+def forget_an_image(folder):
+    """Has a run's record tell of one image less; returns how that is refused."""
+    run = read_json(folder / "config.json")
+    assert run["images"]["origin"]["train"] == "1437 images of digits 1.0.0"
+    run["images"]["origin"]["train"] = "1436 images of digits 1.0.0"
+    (folder / "config.json").write_text(json.dumps(run))
+    return "train: 1436 images of digits 1.0.0 there, 1437 images of digits 1.0.0 here"
+
+
 class TestAblate:
     TABLES = ("runs.csv", "table.csv")
 
@@ -340,6 +349,12 @@ class TestAblate:
         rows = read_csv(folder / "runs.csv")
         assert [row["training_seed"] for row in rows] == ["0", "1"] * 2
         assert rows[::2] == read_csv(ablation / "runs.csv")
+
+    def test_other_images_are_refused(self, ablation, tmp_path, data_dir):
+        folder = shutil.copytree(ablation, tmp_path / "other")
+        value = forget_an_image(folder)
+        arguments = (*ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
+        check_refused(folder, "ablate", *arguments, value=value)
 
     def test_pc_darts_joins_it(self, ablation, tmp_path, data_dir):
         folder = shutil.copytree(ablation, tmp_path / "extended")
@@ -1033,6 +1048,18 @@ class TestWorkdirs:
         (folder / "config.json").write_text('{"command": "other"}')
         value = f"command: 'other' there, '{command[0]}' here"
         check_refused(folder, *command, f"--workdir={folder}", value=value)
+
+    @pytest.mark.parametrize("name", ["search", "train"])
+    def test_other_images(self, runs, copy_of, data_dir, name):
+        folder = copy_of(name)
+        options = {
+            "search": SEARCH_OF_3,
+            "train": (*TRAIN, f"--genotype={runs}/search/genotype.json"),
+        }
+        (folder / {"search": "genotype.json", "train": "metrics.json"}[name]).unlink()
+        value = forget_an_image(folder)
+        arguments = (*options[name], f"--workdir={folder}", f"--data_dir={data_dir}")
+        check_refused(folder, name, *arguments, value=value)
 
     def test_a_broken_record(self, folder, command):
         (folder / "config.json").write_text("{")
