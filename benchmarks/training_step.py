@@ -42,7 +42,7 @@ from cpnas_tf import data, training
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import build_network, reduction_cells
 from cpnas_tf.networks.quantizers import DepthwiseMagnitudeAwareSign
-from cpnas_tf.training import callback
+from cpnas_tf.training import callback, loop
 from cpnas_tf.training.child_parent import ChildParentLoss
 from cpnas_tf.training.optimizers import make_optimizer
 
@@ -234,7 +234,7 @@ def memory_of_a_training(model, random):
             super().on_epoch_end(epoch, logs)
             found.append(resident_bytes())
 
-    callback.EpochCallback = Watched
+    loop.EpochCallback = Watched
     with tempfile.TemporaryDirectory() as folder:
         training.train(
             model,

@@ -17,7 +17,6 @@ A process of them that ended before the last run is done has to be started again
 """
 
 import contextlib
-import tempfile
 
 from absl import flags
 
@@ -50,81 +49,11 @@ def main():
 
     part = grid.role()
     runs = config.call(grid.make_grid, section="grid")
-    find, train = _prepare(run)
+    find, train = recipes.plan_ablation(run)
     with contextlib.nullcontext() if part == "worker" else claim:
         grid.ablate(runs, find=find, train=train, directory=FLAGS.workdir)
         if part != "worker":
             show(table.text(table.write(FLAGS.workdir)))
-
-
-def _prepare(run):
-    """How the methods find a genotype and how that is trained, by the config, once checked.
-
-    Adds the images to the record `run`.
-    """
-    import tensorflow as tf
-
-    from cpnas_tf import data, training
-    from cpnas_tf.genotypes import OPERATIONS
-    from cpnas_tf.runs.images import record
-    from cpnas_tf.search import methods
-    from cpnas_tf.search.pc_darts import PCDarts
-    from cpnas_tf.search.tuner import plan_search
-
-    recipes.make_deterministic("grid")
-    images, test = recipes.load_images()
-    run["images"] = record(images, test)
-    parts = config.call(data.split_for_search, images, section="split")
-    space = {
-        "operations": tuple(FLAGS.config.search.get("operations", OPERATIONS)),
-        "allow_none": FLAGS.config.search.get("allow_none", True),
-    }
-
-    def start(seed):
-        tf.keras.backend.clear_session()
-        tf.keras.utils.set_random_seed(seed)
-
-    def plan(directory, beta, seed):
-        start(seed)
-        given = {"directory": directory, "beta": beta, "seed": seed}
-        return config.call(plan_search, *parts, section="search", **given)
-
-    def plan_pc_darts(directory, seed, beta=None, on_start=lambda: None):
-        start(seed)
-        given = {"directory": directory, "seed": seed, "on_start": on_start}
-        return config.call(PCDarts, *parts, section="pc_darts", **given)
-
-    def train(genotype, *, seed, **given):
-        start(seed)
-        model, history = recipes.train(genotype, images, test, seed=seed, **given)
-        evaluation = training.evaluate(model, test)
-        reached = {name: evaluation[name] for name in ("accuracy", "loss")}
-        return {**reached, "images": len(history) * len(images)}
-
-    def draw(*, seed, **_):
-        return methods.draw(seed, **space)
-
-    def search(**given):
-        return methods.search(plan(**given))
-
-    def search_pc_darts(**given):
-        return methods.search(plan_pc_darts(**given))
-
-    if "pc_darts" in FLAGS.config.grid.get("methods", methods.METHODS):
-        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_PossibleError):
-            plan_pc_darts(folder, seed=0, on_start=_stop)
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_PossibleError):
-        plan(folder, beta=0.0, seed=0)
-        train(methods.random_genotype(0, **space), directory=folder, seed=0, on_start=_stop)
-    return {"random": draw, "bnas": search, "cpnas": search, "pc_darts": search_pc_darts}, train
-
-
-class _PossibleError(Exception):
-    """Ends a training that is found possible before it starts."""
-
-
-def _stop():
-    raise _PossibleError
 
 
 if __name__ == "__main__":

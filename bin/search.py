@@ -14,7 +14,6 @@ and bnas: see cpnas_tf/devices.py.
 
 import contextlib
 import os
-import tempfile
 
 from absl import flags
 
@@ -78,35 +77,30 @@ def _draw(claim):
 
 def _search(claim, run, *, section):
     from cpnas_tf import data, devices
+    from cpnas_tf.runs import progress, search_log
     from cpnas_tf.runs.images import record
-    from cpnas_tf.search.pc_darts import PCDarts
-    from cpnas_tf.search.tuner import plan_search
+    from cpnas_tf.search import ChildParentSearch, PCDarts
 
     strategy = recipes.make_strategy()
     recipes.make_deterministic(section)
     images = config.call(data.load, section="data", data_dir=FLAGS.data_dir)
     run["images"] = record(images)
     train, validation = config.call(data.split_for_search, images, section="split")
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(strategy.scope())
-        folder = FLAGS.workdir
-        if FLAGS.dry_run:
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-        planned = config.call(
-            PCDarts if section == "pc_darts" else plan_search,
-            train,
-            validation,
-            section=section,
-            directory=folder,
-            on_start=lambda: stack.enter_context(claim),
-        )
-        if FLAGS.dry_run:
-            app.output(planned.plan())
-            return
-        planned.search()
+    search = PCDarts if section == "pc_darts" else ChildParentSearch
+    with strategy.scope():
+        planned = config.call(search, train, validation, section=section)
+    if FLAGS.dry_run:
+        app.output(planned.plan())
+        return
+    with claim:
+        found = planned.run(FLAGS.workdir)
         if devices.is_chief(strategy):
-            show(planned.summary())
-            _save(planned.genotype())
+            log = os.path.join(FLAGS.workdir, "search.csv")
+            if section == "pc_darts":
+                show(progress.summary_epochs(search_log.read_epochs(log)))
+            else:
+                show(progress.summary(search_log.read(log)))
+            _save(found["genotype"])
 
 
 def _save(genotype):

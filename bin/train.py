@@ -57,7 +57,7 @@ def main():
     )
     claim = contextlib.nullcontext() if worker else claim
     app.load_tensorflow()
-    from cpnas_tf.runs import history
+    from cpnas_tf.runs import checkpoints, history
 
     strategy = recipes.make_strategy()
     recipes.make_deterministic("training")
@@ -65,17 +65,17 @@ def main():
     run["images"] = record(images, test)
     if FLAGS.warm_start:
         trained.check_classes(FLAGS.warm_start, images.class_names)
-    with contextlib.ExitStack() as claimed:
-        model, epochs = recipes.train(
-            genotype or FLAGS.model,
-            images,
-            test,
-            precision=precision,
-            strategy=strategy,
-            directory=FLAGS.workdir,
-            warm_start=FLAGS.warm_start,
-            on_start=lambda: claimed.enter_context(claim),
-        )
+    goes_on = checkpoints.has_checkpoint(FLAGS.workdir) and not FLAGS.overwrite
+    planned = recipes.plan_training(
+        genotype or FLAGS.model,
+        images,
+        test,
+        precision=precision,
+        strategy=strategy,
+        warm_start=None if goes_on else FLAGS.warm_start,
+    )
+    with claim:
+        epochs = planned.run(FLAGS.workdir)
         if worker:
             return
         best = history.best(epochs)
@@ -84,7 +84,7 @@ def main():
             "best_val_accuracy": best["val_accuracy"],
             "best_epoch": best["epoch"],
             "precision": precision,
-            "parameters": model.count_params(),
+            "parameters": planned.model.count_params(),
             "seconds": round(sum(row["seconds"] for row in epochs), 1),
         }
         files.write_json(os.path.join(FLAGS.workdir, "metrics.json"), metrics)

@@ -271,8 +271,8 @@ import numpy as np
 import tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from cpnas_tf.search import _share
-from cpnas_tf.supernet import Supernet
+from cpnas_tf.search.pair import share
+from cpnas_tf.search.supernet import Supernet
 
 SGD = {"learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
 
@@ -287,7 +287,7 @@ class Engine:
         @tf.function(autograph=False)
         def step(images, labels, choices):
             def replica(images, labels):
-                return self.supernet.train_step(_share(images), _share(labels), choices, **SGD)
+                return self.supernet.train_step(share(images), share(labels), choices, **SGD)
 
             losses = strategy.run(replica, args=(images, labels))
             return strategy.reduce("mean", losses, axis=None)

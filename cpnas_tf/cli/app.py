@@ -162,9 +162,21 @@ def _abandon_output():
 
 
 def _stop(number, frame):
-    """Ends the command; tries again where Python drops the exception, such as in a callback."""
+    """Ends the command; tries again where Python drops the exception, such as in a callback.
+
+    It does not where the exception has arrived: a training that is stopped may save for longer.
+    """
     signal.alarm(2)
-    raise KeyboardInterrupt
+    if number != signal.SIGALRM or not _is_stopping():
+        raise KeyboardInterrupt
+
+
+def _is_stopping():
+    """Whether a KeyboardInterrupt is being handled."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _run(main):

@@ -55,18 +55,18 @@ def load_images():
     return images, test
 
 
-def train(network, images, test, *, precision="child", strategy=None, **given):
-    """Builds a network and trains it, by the config's sections.
+def plan_training(network, images, test, *, precision="child", strategy=None, **given):
+    """Builds a network and plans its training, by the config's sections.
 
     Args:
         network: a `Genotype`, or the name of one of `reference_networks`.
         images, test: what to train and to validate on.
         precision: of a genotype's network, "child" or "parent"; a child has the Child-Parent loss.
         strategy: the `tf.distribute.Strategy` to train under; by default one device.
-        given: arguments of `training.train` that do not come from the config.
+        given: arguments of `training.Training` that do not come from the config.
 
     Returns:
-        `(model, history)`.
+        A `training.Training`.
 
     Raises:
         ValueError: if a setting is impossible.
@@ -74,8 +74,7 @@ def train(network, images, test, *, precision="child", strategy=None, **given):
     import tensorflow as tf
 
     from cpnas_tf.networks import cells, reference
-    from cpnas_tf.training import loop
-    from cpnas_tf.training.child_parent import ChildParentLoss
+    from cpnas_tf.training import ChildParentLoss, Training
 
     shape = {"input_shape": images.image_shape, "classes": images.classes}
     policy = "mixed_float16" if FLAGS.config.get("mixed_precision") else "float32"
@@ -87,5 +86,70 @@ def train(network, images, test, *, precision="child", strategy=None, **given):
             model = call(cells.build_network, network, section="network", **shape)
     loss = call(ChildParentLoss, section="child_parent")
     given["child_parent"] = loss if precision == "child" else None
-    history = call(loop.train, model, images, section="training", validation=test, **given)
-    return model, history
+    return call(Training, model, images, section="training", validation=test, **given)
+
+
+def plan_ablation(run):
+    """Plans how an ablation's methods find a genotype and how that is trained, by the config.
+
+    Args:
+        run: the ablation's record; its images are added to it.
+
+    Returns:
+        `(find, train)`, see `ablation.grid.AblationTuner`.
+
+    Raises:
+        ValueError: if a search or the training is impossible.
+    """
+    import tensorflow as tf
+
+    from cpnas_tf import training
+    from cpnas_tf.data import split_for_search
+    from cpnas_tf.genotypes import OPERATIONS
+    from cpnas_tf.runs.images import record
+    from cpnas_tf.search import ChildParentSearch, PCDarts, methods
+
+    make_deterministic("grid")
+    images, test = load_images()
+    run["images"] = record(images, test)
+    parts = call(split_for_search, images, section="split")
+    space = {
+        "operations": tuple(FLAGS.config.search.get("operations", OPERATIONS)),
+        "allow_none": FLAGS.config.search.get("allow_none", True),
+    }
+
+    def start(seed):
+        tf.keras.backend.clear_session()
+        tf.keras.utils.set_random_seed(seed)
+
+    def plan(beta, seed):
+        start(seed)
+        return call(ChildParentSearch, *parts, section="search", beta=beta, seed=seed)
+
+    def plan_pc_darts(seed):
+        start(seed)
+        return call(PCDarts, *parts, section="pc_darts", seed=seed)
+
+    def train(genotype, *, directory, seed):
+        start(seed)
+        planned = plan_training(genotype, images, test, seed=seed)
+        history = planned.run(directory)
+        evaluation = training.evaluate(planned.model, test)
+        reached = {name: evaluation[name] for name in ("accuracy", "loss")}
+        return {**reached, "images": len(history) * len(images)}
+
+    def draw(*, seed, **_):
+        return methods.draw(seed, **space)
+
+    def search(*, directory, beta, seed):
+        return plan(beta, seed).run(directory)
+
+    def search_pc_darts(*, directory, seed, **_):
+        return plan_pc_darts(seed).run(directory)
+
+    plan(beta=0.0, seed=0)
+    if "pc_darts" in FLAGS.config.grid.get("methods", methods.METHODS):
+        plan_pc_darts(seed=0)
+    start(seed=0)
+    plan_training(methods.random_genotype(0, **space), images, test, seed=0)
+    return {"random": draw, "bnas": search, "cpnas": search, "pc_darts": search_pc_darts}, train

@@ -23,9 +23,3 @@ def draw(seed, **space):
     """The `random` method: see `random_genotype`; costs nothing and scores nothing."""
     genotype = random_genotype(seed, **space)
     return {"genotype": genotype, "scores": None, "seconds": 0.0, "images": 0}
-
-
-def search(planned):
-    """The other methods: runs or goes on with the search of a `ChildParentTuner` or a `PCDarts`."""
-    planned.search()
-    return {"genotype": planned.genotype(), "scores": planned.scores(), **planned.cost()}

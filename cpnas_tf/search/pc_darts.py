@@ -31,7 +31,7 @@ from cpnas_tf.runs import progress, search_log
 from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.runs.tensorboard import Summaries
 from cpnas_tf.search.mixed_supernet import MixedSupernet, shares
-from cpnas_tf.training.optimizers import Adam, make_optimizer
+from cpnas_tf.training.optimizers import Adam, check_optimizer, make_optimizer
 
 ADAM_BETAS = (0.5, 0.999)
 
@@ -67,15 +67,14 @@ def derive_cell(strengths, *, operations, inputs):
 
 
 class PCDarts:
-    """A search with PC-DARTS; the defaults are the original's for CIFAR-10.
+    """A planned search with PC-DARTS; the defaults are the original's for CIFAR-10.
 
-    After each epoch all that the search needs to go on is saved in `checkpoints/`. The last two are
-    kept; a new search on the same folder goes on from the newest that can be read.
+    All settings are checked when it is made; nothing is built, read or written before `plan` or
+    `run`.
 
     Args:
         train: `Images`.
         validation: more `Images`; both together are halved, the first half for the weights.
-        directory: folder for `search.csv`, `checkpoints` and TensorBoard's `logs`.
         cells: cells of the supernet.
         channels: C of its first cell, a multiple of `partial`.
         precision: of its operations, "child" (1-bit) or "parent" (full precision).
@@ -91,15 +90,9 @@ class PCDarts:
         architecture_weight_decay: L2 on alpha and beta.
         augmentation: keyword arguments of `data.augmentation.augment`, for both halves.
         seed: of the weights, of alpha and beta, and of the order of the images.
-        on_start: called when all settings have been found possible, before anything in `directory`
-            is read or written.
-
-    Attributes:
-        rows: of `search.csv`, see `search_log.write_epochs`.
 
     Raises:
-        ValueError: if a setting is impossible for these images, or checkpoints are there and none
-            can be read.
+        ValueError: if a setting is impossible for these images.
     """
 
     def __init__(
@@ -107,7 +100,6 @@ class PCDarts:
         train,
         validation,
         *,
-        directory,
         cells=8,
         channels=16,
         precision="child",
@@ -125,7 +117,6 @@ class PCDarts:
         architecture_weight_decay=1e-3,
         augmentation=None,
         seed=0,
-        on_start=lambda: None,
     ):
         if not isinstance(train, images.Images):
             raise ValueError("PC-DARTS needs images in memory: search on imagenet2012 with cpnas")
@@ -147,18 +138,12 @@ class PCDarts:
         _check_whole("epochs", epochs, 1, math.inf)
         _check_whole("warmup_epochs", warmup_epochs, 0, epochs - 1)
         _check_adam(architecture_learning_rate, architecture_weight_decay)
+        sgd = {"momentum": momentum, "weight_decay": weight_decay, "gradient_clip": gradient_clip}
+        check_optimizer("sgd", learning_rate=learning_rate, **sgd)
+        self.epochs, self.warmup_epochs = epochs, warmup_epochs
         self._halves = _halve(train, validation)
-        self._steps = streams.steps_per_epoch(self._halves[0], batch_size=batch_size)
-        self._batch_size, self._epochs, self._warmup_epochs = batch_size, epochs, warmup_epochs
-        optimizer = make_optimizer(
-            "sgd",
-            learning_rate=learning_rate,
-            steps=epochs * self._steps,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            gradient_clip=gradient_clip,
-        )
-        self._stream = functools.partial(
+        self.steps = streams.steps_per_epoch(self._halves[0], batch_size=batch_size)
+        self.stream = functools.partial(
             _pairs,
             self._halves,
             batch_size=batch_size,
@@ -166,32 +151,158 @@ class PCDarts:
             epochs=epochs,
             augmentation=augmentation,
         )
-        self._stream()  # refuses an impossible augmentation
-        on_start()
+        self.stream()  # refuses an impossible augmentation
         self._operations = tuple(name for name in OPERATIONS if name in operations)
         self._inputs = inputs
-        self._supernet = MixedSupernet(
+        self._make_supernet = functools.partial(
+            MixedSupernet,
             **network,
             precision=precision,
             operations=self._operations,
             partial=partial,
             seed=seed,
         )
-        self._supernet.compile(
-            optimizer,
-            architecture_optimizer=Adam(
-                architecture_learning_rate,
-                *ADAM_BETAS,
-                epsilon=1e-8,
-                l2=architecture_weight_decay,
-            ),
-            warmup_steps=warmup_epochs * self._steps,
+        self._make_optimizer = functools.partial(
+            make_optimizer, "sgd", learning_rate=learning_rate, steps=epochs * self.steps, **sgd
         )
+        self._make_architecture_optimizer = functools.partial(
+            Adam,
+            architecture_learning_rate,
+            *ADAM_BETAS,
+            epsilon=1e-8,
+            l2=architecture_weight_decay,
+        )
+
+    def _build(self):
+        """The supernet with fresh weights, compiled."""
+        supernet = self._make_supernet()
+        supernet.compile(
+            self._make_optimizer(),
+            architecture_optimizer=self._make_architecture_optimizer(),
+            warmup_steps=self.warmup_epochs * self.steps,
+        )
+        return supernet
+
+    def images(self, epochs):
+        """How many images the first `epochs` epochs train on, those of both halves."""
+        architecture_epochs = max(0, epochs - self.warmup_epochs)
+        return epochs * len(self._halves[0]) + architecture_epochs * len(self._halves[1])
+
+    def strengths(self, supernet):
+        """How much each operation on each edge is favoured: share of the edge times its own.
+
+        Returns:
+            A float array `[cell types, edges, operations]`, which sums to 1 over the operations on
+            all edges into a node.
+        """
+        operation_shares, edge_shares = shares(supernet.alpha, supernet.beta)
+        return operation_shares.numpy() * edge_shares.numpy()[..., np.newaxis]
+
+    def genotype(self, supernet):
+        """The `Genotype` that a supernet's alpha and beta favour, see `derive_cell`."""
+        return Genotype(
+            *(
+                derive_cell(cell, operations=self._operations, inputs=self._inputs)
+                for cell in self.strengths(supernet)
+            )
+        )
+
+    def scores(self, supernet):
+        """For each of the 28 edges a dict, operation -> strength."""
+        rows = self.strengths(supernet).reshape(len(CELL_TYPES) * len(EDGES), -1).tolist()
+        return [dict(zip(self._operations, row, strict=True)) for row in rows]
+
+    def plan(self):
+        """What the search is going to do and to cost, as text; its first steps are measured."""
+        return progress.plan_epochs(
+            epochs=self.epochs,
+            warmup_epochs=self.warmup_epochs,
+            images=self.images(self.epochs),
+            estimate=self._estimate(self._build()),
+        )
+
+    def _estimate(self, supernet):
+        """Measures what the search will cost; the supernet is trained a little by it.
+
+        Returns:
+            A dict of `first_step_seconds` (tracing), `warmup_step_seconds`, `step_seconds` (after
+            the warm-up), `total_seconds` and `peak_bytes` (see `devices.peak_bytes`).
+        """
+        train, batches = supernet.make_train_function(), iter(self.stream().repeat())
+
+        def seconds():
+            started = time.monotonic()
+            float(train(batches)["loss"])  # waits for it
+            return time.monotonic() - started
+
+        first = seconds()
+        supernet.optimizer.iterations.assign(0)
+        warmup = float(np.mean([seconds() for _ in range(3)]))
+        supernet.optimizer.iterations.assign(self.warmup_epochs * self.steps)
+        step = float(np.mean([seconds() for _ in range(3)]))
+        steps = self.warmup_epochs * warmup + (self.epochs - self.warmup_epochs) * step
+        return {
+            "first_step_seconds": first,
+            "warmup_step_seconds": warmup,
+            "step_seconds": step,
+            "total_seconds": first + self.steps * steps,
+            "peak_bytes": peak_bytes(),
+        }
+
+    def start(self, directory):
+        """The search in a folder, which goes on from what it finds there.
+
+        Raises:
+            ValueError: if checkpoints are there and none can be read.
+        """
+        return PCDartsRun(self, self._build(), directory=directory)
+
+    def run(self, directory):
+        """Runs the search in a folder, or goes on with it.
+
+        Args:
+            directory: for `search.csv`, `checkpoints` and TensorBoard's `logs`.
+
+        Returns:
+            A dict of the `genotype`; `scores`, for each of the 28 edges a dict, operation -> its
+            strength; and the cost: `seconds` and `images` (see `images`).
+
+        Raises:
+            ValueError: if checkpoints are there and none can be read, or a loss is not finite.
+            OSError: if the folder cannot be written (a full disk included); the checkpoints before
+                are untouched.
+        """
+        running = self.start(directory)
+        running.search()
+        return {
+            "genotype": self.genotype(running.supernet),
+            "scores": self.scores(running.supernet),
+            "seconds": sum(row["seconds"] for row in running.rows),
+            "images": self.images(len(running.rows)),
+        }
+
+
+class PCDartsRun:
+    """A search with PC-DARTS in its folder.
+
+    After each epoch all that the search needs to go on is saved in `checkpoints/`. The last two are
+    kept; a new run in the same folder goes on from the newest that can be read.
+
+    Args:
+        planned: the `PCDarts`.
+        supernet: its compiled `MixedSupernet`.
+        directory: folder for `search.csv`, `checkpoints` and TensorBoard's `logs`.
+
+    Attributes:
+        supernet: as given.
+        rows: of `search.csv`, see `search_log.write_epochs`.
+    """
+
+    def __init__(self, planned, supernet, *, directory):
+        self._planned, self.supernet = planned, supernet
         self._folder = os.fspath(directory)
         self._checkpoints = Checkpoints(
-            self._folder,
-            strategy=tf.distribute.get_strategy(),
-            supernet=self._supernet.state(),
+            self._folder, strategy=tf.distribute.get_strategy(), supernet=supernet.state()
         )
         self._checkpoints.record = {"rows": []}
         self._checkpoints.restore()
@@ -203,122 +314,46 @@ class PCDarts:
         return self._checkpoints.record["rows"]
 
     def search(self):
-        """Runs the epochs that are left.
-
-        Raises:
-            ValueError: if a loss is not finite.
-            OSError: if the folder cannot be written (a full disk included); the checkpoints before
-                are untouched.
-        """
-        done = len(self.rows)
-        if done == self._epochs:
+        """Runs the epochs that are left."""
+        planned, done = self._planned, len(self.rows)
+        if done == planned.epochs:
             return
         os.makedirs(self._folder, exist_ok=True)
-        self._supernet.fit(
-            self._stream(first_step=done * self._steps),
+        self.supernet.fit(
+            planned.stream(first_step=done * planned.steps),
             initial_epoch=done,
-            epochs=self._epochs,
-            steps_per_epoch=self._steps,
+            epochs=planned.epochs,
+            steps_per_epoch=planned.steps,
             verbose=0,
-            callbacks=[_Epochs(self, progress.Progress(self._epochs, done, "epoch"))],
+            callbacks=[_Epochs(self, progress.Progress(planned.epochs, done, "epoch"))],
         )
 
     def finish_epoch(self, logs, seconds):
-        """Notes an epoch's logs, then writes `search.csv` and the checkpoint it belongs to."""
-        epoch = len(self.rows)
+        """Notes an epoch's logs, then writes `search.csv` and the checkpoint it belongs to.
+
+        Returns:
+            How many images the epoch trained on.
+        """
+        epoch, planned = len(self.rows), self._planned
         self.rows.append(
             {
                 "epoch": epoch + 1,
-                "choices": self.genotype().choices,
+                "choices": planned.genotype(self.supernet).choices,
                 **{name: self._known(epoch, name, logs[name]) for name in search_log.MEASURES},
                 "seconds": seconds,
             }
         )
         search_log.write_epochs(os.path.join(self._folder, "search.csv"), self.rows)
-        self._checkpoints.save(epochs=epoch + 1, steps=(epoch + 1) * self._steps)
+        self._checkpoints.save(epochs=epoch + 1, steps=(epoch + 1) * planned.steps)
         measures = {name: self.rows[-1][name] for name in search_log.MEASURES}
         known = {name: value for name, value in measures.items() if value is not None}
         self._summaries.write(epoch + 1, known)
+        return planned.images(epoch + 1) - planned.images(epoch)
 
     def _known(self, epoch, name, value):
         """A measure, None for those of the architecture's steps in the warm-up."""
-        unknown = name.startswith("architecture") and epoch < self._warmup_epochs
+        unknown = name.startswith("architecture") and epoch < self._planned.warmup_epochs
         return None if unknown else float(value)
-
-    def strengths(self):
-        """How much each operation on each edge is favoured: share of the edge times its own.
-
-        Returns:
-            A float array `[cell types, edges, operations]`, which sums to 1 over the operations on
-            all edges into a node.
-        """
-        operation_shares, edge_shares = shares(self._supernet.alpha, self._supernet.beta)
-        return operation_shares.numpy() * edge_shares.numpy()[..., np.newaxis]
-
-    def genotype(self):
-        """The `Genotype` that alpha and beta favour now, see `derive_cell`."""
-        return Genotype(
-            *(
-                derive_cell(cell, operations=self._operations, inputs=self._inputs)
-                for cell in self.strengths()
-            )
-        )
-
-    def scores(self):
-        """For each of the 28 edges a dict, operation -> strength."""
-        rows = self.strengths().reshape(len(CELL_TYPES) * len(EDGES), -1).tolist()
-        return [dict(zip(self._operations, row, strict=True)) for row in rows]
-
-    def images(self, epochs):
-        """How many images the first `epochs` epochs train on, those of both halves."""
-        architecture_epochs = max(0, epochs - self._warmup_epochs)
-        return epochs * len(self._halves[0]) + architecture_epochs * len(self._halves[1])
-
-    def cost(self):
-        """What the search has cost so far: `seconds`, and `images` (see `images`)."""
-        seconds = sum(row["seconds"] for row in self.rows)
-        return {"seconds": seconds, "images": self.images(len(self.rows))}
-
-    def plan(self):
-        """What the search is going to do and to cost, as text; its first steps are measured."""
-        return progress.plan_epochs(
-            epochs=self._epochs,
-            warmup_epochs=self._warmup_epochs,
-            images=self.images(self._epochs),
-            estimate=self.estimate(),
-        )
-
-    def summary(self):
-        """What the search did, as text."""
-        return progress.summary_epochs(self.rows)
-
-    def estimate(self):
-        """Measures what the search will cost; the supernet is trained a little by it.
-
-        Returns:
-            A dict of `first_step_seconds` (tracing), `warmup_step_seconds`, `step_seconds` (after
-            the warm-up), `total_seconds` and `peak_bytes` (see `devices.peak_bytes`).
-        """
-        train, batches = self._supernet.make_train_function(), iter(self._stream().repeat())
-
-        def seconds():
-            started = time.monotonic()
-            float(train(batches)["loss"])  # waits for it
-            return time.monotonic() - started
-
-        first = seconds()
-        self._supernet.optimizer.iterations.assign(0)
-        warmup = float(np.mean([seconds() for _ in range(3)]))
-        self._supernet.optimizer.iterations.assign(self._warmup_epochs * self._steps)
-        step = float(np.mean([seconds() for _ in range(3)]))
-        steps = self._warmup_epochs * warmup + (self._epochs - self._warmup_epochs) * step
-        return {
-            "first_step_seconds": first,
-            "warmup_step_seconds": warmup,
-            "step_seconds": step,
-            "total_seconds": first + self._steps * steps,
-            "peak_bytes": peak_bytes(),
-        }
 
 
 class _Epochs(tf.keras.callbacks.Callback):
@@ -341,8 +376,7 @@ class _Epochs(tf.keras.callbacks.Callback):
                     f"the {name} is {value} in epoch {epoch + 1}: try a lower learning_rate"
                 )
         seconds = time.monotonic() - self._started
-        self._search.finish_epoch(logs, seconds)
-        images = self._search.images(epoch + 1) - self._search.images(epoch)
+        images = self._search.finish_epoch(logs, seconds)
         text = progress.epoch_text(self._search.rows[-1])
         self._progress.finish(text, images=images, seconds=seconds)
 

@@ -2,6 +2,6 @@
 
 from cpnas_tf.training.child_parent import ChildParentLoss
 from cpnas_tf.training.evaluation import evaluate, load_trained
-from cpnas_tf.training.loop import train
+from cpnas_tf.training.loop import Training, train
 
-__all__ = ["ChildParentLoss", "evaluate", "load_trained", "train"]
+__all__ = ["ChildParentLoss", "Training", "evaluate", "load_trained", "train"]

@@ -25,7 +25,6 @@ class EpochCallback(tf.keras.callbacks.Callback):
         trained: the compiled model that `fit` trains.
         model: the network in it, without an auxiliary tower.
         judge: the same network, compiled to be evaluated.
-        directory: the training's folder.
         validation: batches to evaluate on.
         epochs: of the whole training.
         steps: of an epoch.
@@ -42,7 +41,6 @@ class EpochCallback(tf.keras.callbacks.Callback):
         model,
         *,
         judge,
-        directory,
         validation,
         epochs,
         steps,
@@ -55,29 +53,13 @@ class EpochCallback(tf.keras.callbacks.Callback):
         self._validation, self._child_parent = validation, child_parent
         self._epochs, self._steps, self._batch_size = epochs, steps, batch_size
         self._early_stopping = early_stopping
-        self._csv = os.path.join(directory, "history.csv")
         self._strategy = model.distribute_strategy
-        self._summaries = Summaries(os.path.join(directory, "logs"))
         self._kernels = [kernel for kernel, _ in one_bit_kernels(model)]
         self._flips = lq.metrics.FlipRatio()
         if self._kernels:
             self._count_flips()
         self._means = self._build_means()
         self._running = None
-        centres = getattr(child_parent, "centres", None)
-        self._state = Checkpoints(
-            directory,
-            strategy=self._strategy,
-            in_graph=model.compute_dtype != "float16",
-            **network_parts(model),
-            trained=trained,
-            means=self._means,
-            flips=self._flips,
-            **({} if centres is None else {"centres": centres}),
-        )
-        # The history; the logs of an epoch that is yet to be validated; its seconds so far.
-        self._state.record = {"rows": [], "logs": None, "seconds": 0.0}
-        self._clock = self._saved = time.monotonic()
 
     def _build_means(self):
         """The means that Keras reports of an epoch; it would make them at the first step."""
@@ -110,8 +92,24 @@ class EpochCallback(tf.keras.callbacks.Callback):
             return done == self._epochs or waited >= self._early_stopping
         return done == self._epochs
 
-    def restore(self):
-        """Goes back to the last checkpoint that can be read, if there is one."""
+    def restore(self, directory):
+        """Takes a folder, and goes back to the last checkpoint in it that can be read, if any."""
+        self._csv = os.path.join(directory, "history.csv")
+        self._summaries = Summaries(os.path.join(directory, "logs"))
+        centres = getattr(self._child_parent, "centres", None)
+        self._state = Checkpoints(
+            directory,
+            strategy=self._strategy,
+            in_graph=self._network.compute_dtype != "float16",
+            **network_parts(self._network),
+            trained=self._trained,
+            means=self._means,
+            flips=self._flips,
+            **({} if centres is None else {"centres": centres}),
+        )
+        # The history; the logs of an epoch that is yet to be validated; its seconds so far.
+        self._state.record = {"rows": [], "logs": None, "seconds": 0.0}
+        self._clock = self._saved = time.monotonic()
         if self._state.restore() and self.steps_done % self._steps:
             self._running = [variable.numpy() for variable in self._variables()]
         if self._state.record["logs"]:

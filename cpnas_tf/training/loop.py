@@ -7,7 +7,6 @@ References:
 import functools
 import math
 import os
-import signal
 import sys
 
 import tensorflow as tf
@@ -17,43 +16,16 @@ from cpnas_tf.data import streams
 from cpnas_tf.networks.cells import add_auxiliary_tower
 from cpnas_tf.runs.checkpoints import has_checkpoint, load_weights
 from cpnas_tf.training.callback import EpochCallback
-from cpnas_tf.training.optimizers import make_optimizer
+from cpnas_tf.training.optimizers import check_optimizer, make_optimizer
 
 
-def train(
-    model,
-    images,
-    *,
-    validation,
-    directory,
-    epochs=600,
-    batch_size=96,
-    optimizer="sgd",
-    learning_rate=0.025,
-    momentum=0.9,
-    weight_decay=3e-4,
-    decay_batch_norm=True,
-    gradient_clip=5.0,
-    label_smoothing=0.0,
-    auxiliary_weight=0.0,
-    early_stopping=None,
-    jit_compile=False,
-    steps_per_execution=1,
-    augmentation=None,
-    child_parent=None,
-    warm_start=None,
-    seed=0,
-    on_start=lambda: None,
-):
-    """Trains a Keras classifier from logits; the defaults are the paper's for CIFAR-10.
+class Training:
+    """A planned training of a Keras classifier from logits; the defaults are the paper's.
 
-    A training that was stopped goes on where it was, to the same end: each epoch, and every ten
-    minutes of a long one, ends with a checkpoint in `directory`, of which the last two are kept.
-    A KeyboardInterrupt saves at once.
-
+    All settings are checked, and the model is compiled, when it is made; `run` trains in a folder.
     The training runs under the `tf.distribute` strategy and the dtype policy that the model was
     made under (see `devices.scope`). Each replica takes its part of every batch; under
-    "mixed_float16" the losses are float32 and scaled. All workers of several have to call it, and
+    "mixed_float16" the losses are float32 and scaled. All workers of several have to run it, and
     only the chief writes; they save at the end of an epoch alone.
 
     Args:
@@ -61,7 +33,6 @@ def train(
         images: `Images` to train on.
         validation: `Images` to evaluate on after each epoch. Nothing is chosen by it: the
             weights of the last epoch are the result.
-        directory: folder for `checkpoints`, `history.csv` and TensorBoard's `logs`.
         epochs: how often to go through `images`.
         batch_size: images a step, of all replicas together.
         optimizer, learning_rate, momentum, weight_decay, gradient_clip: see `make_optimizer`.
@@ -78,13 +49,148 @@ def train(
         child_parent: a `ChildParentLoss`, or None to train with cross-entropy alone.
         warm_start: folder of another training of such a network, whose weights to start from.
         seed: of the order and the augmentation of the images.
-        on_start: called when all settings have been found possible, before anything in `directory`
-            is read or written.
+
+    Attributes:
+        model: as given.
+
+    Raises:
+        ValueError: if a setting is impossible, or the weights to start from cannot be read.
+    """
+
+    def __init__(
+        self,
+        model,
+        images,
+        *,
+        validation,
+        epochs=600,
+        batch_size=96,
+        optimizer="sgd",
+        learning_rate=0.025,
+        momentum=0.9,
+        weight_decay=3e-4,
+        decay_batch_norm=True,
+        gradient_clip=5.0,
+        label_smoothing=0.0,
+        auxiliary_weight=0.0,
+        early_stopping=None,
+        jit_compile=False,
+        steps_per_execution=1,
+        augmentation=None,
+        child_parent=None,
+        warm_start=None,
+        seed=0,
+    ):
+        self.model, self._strategy = model, model.distribute_strategy
+        self._epochs, self._child_parent = epochs, child_parent
+        _check_settings(
+            epochs, label_smoothing, auxiliary_weight, early_stopping, steps_per_execution
+        )
+        _check_devices(self._strategy, batch_size, jit_compile)
+        settings = {
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "gradient_clip": gradient_clip,
+        }
+        check_optimizer(optimizer, **settings)
+        self._stream = functools.partial(
+            streams.batches,
+            images,
+            batch_size=batch_size,
+            seed=seed,
+            epochs=epochs,
+            augmentation=augmentation,
+        )
+        self._stream()  # refuses an impossible batch size or augmentation
+        self._steps = streams.steps_per_epoch(images, batch_size=batch_size)
+        if warm_start is not None:
+            load_weights(model, warm_start)
+        with devices.scope(self._strategy, policy=model.dtype_policy):
+            self._trained = add_auxiliary_tower(model) if auxiliary_weight else model
+            outputs = len(self._trained.outputs)
+            self._trained.compile(
+                optimizer=make_optimizer(
+                    optimizer,
+                    steps=epochs * self._steps,
+                    without_decay=() if decay_batch_norm else _batch_norm_parameters(self._trained),
+                    **settings,
+                ),
+                loss=[_cross_entropy(label_smoothing)] * outputs,
+                loss_weights=[1.0, auxiliary_weight][:outputs],
+                metrics=[["accuracy"], []][:outputs],
+                jit_compile=jit_compile,
+                steps_per_execution=steps_per_execution,
+            )
+        self._progress = EpochCallback(
+            self._trained,
+            model,
+            judge=_judge(model),
+            validation=streams.evaluation_batches(validation, batch_size=batch_size),
+            epochs=epochs,
+            steps=self._steps,
+            batch_size=batch_size,
+            early_stopping=early_stopping,
+            child_parent=child_parent,
+        )
+
+    def run(self, directory):
+        """Trains in a folder; a training that was stopped there goes on, to the same end.
+
+        Each epoch, and every ten minutes of a long one, ends with a checkpoint, of which the last
+        two are kept. A KeyboardInterrupt saves at once.
+
+        Args:
+            directory: folder for `checkpoints`, `history.csv` and TensorBoard's `logs`.
+
+        Returns:
+            The rows of `history.csv`, a dict an epoch: losses, accuracies, the learning rate of the
+            last step, the share of 1-bit weights whose sign changed in the epoch (`flip_ratio`),
+            and speed. `val_loss` is the plain cross-entropy.
+
+        Raises:
+            ValueError: if the loss is not finite, or no checkpoint in `directory` can be read.
+            OSError: if `directory` cannot be written (a full disk included); the checkpoints before
+                are untouched.
+        """
+        progress = self._progress
+        os.makedirs(directory, exist_ok=True)
+        progress.restore(directory)
+        try:
+            if not progress.is_over and progress.steps_done % self._steps:
+                self._fit(until=progress.steps_done // self._steps + 1)
+            if not progress.is_over:
+                self._fit(until=self._epochs)
+        except KeyboardInterrupt:
+            progress.save()
+            raise
+        devices.wait_for_all(self._strategy)
+        return progress.rows
+
+    def _fit(self, *, until):
+        """Trains from where the training stands to the end of an epoch."""
+        done = self._progress.steps_done
+        self._trained.fit(
+            devices.distribute(self._strategy, self._stream(first_step=done)),
+            initial_epoch=done // self._steps,
+            epochs=until,
+            steps_per_epoch=self._steps - done % self._steps,
+            verbose=1 if sys.stdout.isatty() else 0,
+            callbacks=[*([self._child_parent] if self._child_parent else []), self._progress],
+        )
+
+
+def train(model, images, *, directory, warm_start=None, **settings):
+    """Trains a Keras classifier in a folder, see `Training`.
+
+    Args:
+        model, images: see `Training`.
+        directory: folder of the training, where one that was stopped goes on.
+        warm_start: see `Training`; a training that goes on does not need it any more.
+        settings: the other arguments of `Training`.
 
     Returns:
-        The rows of `history.csv`, a dict an epoch: losses, accuracies, the learning rate of the
-        last step, the share of 1-bit weights whose sign changed in the epoch (`flip_ratio`), and
-        speed. `val_loss` is the plain cross-entropy.
+        The rows of `history.csv`, see `Training.run`.
 
     Raises:
         ValueError: if a setting is impossible, the loss is not finite, or no checkpoint in
@@ -92,81 +198,16 @@ def train(
         OSError: if `directory` cannot be written (a full disk included); the checkpoints before are
             untouched.
     """
-    strategy = model.distribute_strategy
-    _check_settings(epochs, label_smoothing, auxiliary_weight, early_stopping, steps_per_execution)
-    steps = streams.steps_per_epoch(images, batch_size=batch_size)
+    if has_checkpoint(directory):
+        warm_start = None
+    return Training(model, images, warm_start=warm_start, **settings).run(directory)
+
+
+def _check_devices(strategy, batch_size, jit_compile):
     devices.check_batch_size(strategy, batch_size)
     replicas = strategy.num_replicas_in_sync
     if jit_compile and replicas > 1:
         raise ValueError(f"jit_compile is for one device, received: a strategy of {replicas}")
-    if warm_start is not None and not has_checkpoint(directory):
-        load_weights(model, warm_start)
-    with devices.scope(strategy, policy=model.dtype_policy):
-        trained = add_auxiliary_tower(model) if auxiliary_weight else model
-        trained.compile(
-            optimizer=make_optimizer(
-                optimizer,
-                learning_rate=learning_rate,
-                steps=epochs * steps,
-                momentum=momentum,
-                weight_decay=weight_decay,
-                without_decay=() if decay_batch_norm else _batch_norm_parameters(trained),
-                gradient_clip=gradient_clip,
-            ),
-            loss=[_cross_entropy(label_smoothing)] * len(trained.outputs),
-            loss_weights=[1.0, auxiliary_weight][: len(trained.outputs)],
-            metrics=[["accuracy"], []][: len(trained.outputs)],
-            jit_compile=jit_compile,
-            steps_per_execution=steps_per_execution,
-        )
-    stream = functools.partial(
-        streams.batches,
-        images,
-        batch_size=batch_size,
-        seed=seed,
-        epochs=epochs,
-        augmentation=augmentation,
-    )
-    stream()  # refuses an impossible augmentation
-    progress = EpochCallback(
-        trained,
-        model,
-        directory=directory,
-        judge=_judge(model),
-        validation=streams.evaluation_batches(validation, batch_size=batch_size),
-        epochs=epochs,
-        steps=steps,
-        batch_size=batch_size,
-        early_stopping=early_stopping,
-        child_parent=child_parent,
-    )
-    on_start()
-
-    def fit(*, until):
-        """Trains from where the training stands to the end of an epoch."""
-        done = progress.steps_done
-        trained.fit(
-            devices.distribute(strategy, stream(first_step=done)),
-            initial_epoch=done // steps,
-            epochs=until,
-            steps_per_epoch=steps - done % steps,
-            verbose=1 if sys.stdout.isatty() else 0,
-            callbacks=[*([child_parent] if child_parent else []), progress],
-        )
-
-    os.makedirs(directory, exist_ok=True)
-    progress.restore()
-    try:
-        if not progress.is_over and progress.steps_done % steps:
-            fit(until=progress.steps_done // steps + 1)
-        if not progress.is_over:
-            fit(until=epochs)
-    except KeyboardInterrupt:
-        signal.alarm(0)  # by which a command makes sure that it ends soon
-        progress.save()
-        raise
-    devices.wait_for_all(strategy)
-    return progress.rows
 
 
 def _check_settings(epochs, label_smoothing, auxiliary_weight, early_stopping, steps_per_execution):

@@ -51,6 +51,15 @@ def check_sgd(*, learning_rate, momentum, weight_decay):
         raise ValueError(f"weight_decay must be a number >= 0, received: {weight_decay}")
 
 
+def check_optimizer(name, *, learning_rate, momentum, weight_decay, gradient_clip):
+    """Raises ValueError if the name is unknown or a number is out of range."""
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, received: {name!r}")
+    check_sgd(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    if not 0 <= gradient_clip < math.inf:
+        raise ValueError(f"gradient_clip must be a number >= 0, received: {gradient_clip}")
+
+
 def make_optimizer(
     name,
     *,
@@ -75,11 +84,13 @@ def make_optimizer(
     Raises:
         ValueError: if the name is unknown or a number is out of range.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, received: {name!r}")
-    check_sgd(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-    if not 0 <= gradient_clip < math.inf:
-        raise ValueError(f"gradient_clip must be a number >= 0, received: {gradient_clip}")
+    check_optimizer(
+        name,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        gradient_clip=gradient_clip,
+    )
     schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     # On a GPU Keras would have XLA compile the update of each of a network's hundreds of variables
     # alone; `jit_compile` of the model compiles them together.

@@ -267,7 +267,7 @@ def ablation(tmp_path_factory, data_dir):
     for call, place in (
         (
             2,
-            {"module": "cpnas_tf.search.tuner", "owner": "ChildParentTuner", "method": "_validate"},
+            {"module": TUNER, "owner": "ChildParentTuner", "method": "run_trial"},
         ),
         (1, {"module": PROGRESS, "owner": "EpochCallback", "method": "on_epoch_end"}),
     ):
@@ -697,7 +697,7 @@ class TestStopping:
     def test_search(self, runs, tmp_path, data_dir):
         stop = functools.partial(forked.signal_self, module=TUNER, owner="ChildParentTuner")
         arguments = (*SEARCH_OF_3, f"--workdir={tmp_path}", f"--data_dir={data_dir}")
-        in_the_second = functools.partial(stop, signal.SIGKILL, method="_validate", call=2)
+        in_the_second = functools.partial(stop, signal.SIGKILL, method="run_trial", call=2)
         assert forked.run("search", *arguments, before=in_the_second).code == -signal.SIGKILL
         assert len(read_csv(tmp_path / "search.csv")) == 1
         after_two_more = functools.partial(stop, signal.SIGTERM, method="save", call=2)
@@ -1227,7 +1227,7 @@ def test_images_that_two_reductions_cannot_halve(tmp_path):
 
     from cpnas_tf.data.images import Images
     from cpnas_tf.networks.cells import build_network
-    from cpnas_tf.search.tuner import search
+    from cpnas_tf.search import search
 
     images = Images(np.zeros([8, 30, 32, 3], np.uint8), np.zeros(8, int), "ab")
     line = "2 reductions cannot halve images of 30x32 pixels: .* multiples of 4"

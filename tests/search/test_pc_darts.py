@@ -19,7 +19,9 @@ from small_training import truncate
 
 from cpnas_tf import data
 from cpnas_tf.genotypes import CHOICES, EDGES, Genotype
-from cpnas_tf.search import mixed_supernet, pc_darts
+from cpnas_tf.runs import progress
+from cpnas_tf.search import pc_darts
+from cpnas_tf.search.mixed_supernet import MixedSupernet
 from cpnas_tf.search.pc_darts import PCDarts, derive_cell
 
 pytestmark = pytest.mark.usefixtures("deterministic")
@@ -86,7 +88,7 @@ class TestDerivation:
 
 
 def values(search):
-    return [variable.numpy() for variable in search._supernet.state()]
+    return [variable.numpy() for variable in search.supernet.state()]
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +96,20 @@ def whole(tmp_path_factory):
     """A whole search. Its supernet, with the traced graph, serves those of `new_search` too."""
     found = types.SimpleNamespace(folder=tmp_path_factory.mktemp("whole"))
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        found.search = PCDarts(TRAIN, VALIDATION, directory=found.folder, **SETTINGS)
-        found.initial = values(found.search)
-        found.search.search()
+        found.planned = PCDarts(TRAIN, VALIDATION, **SETTINGS)
+        start = found.planned.start
+
+        def watched(folder):
+            found.search = start(folder)
+            found.initial = values(found.search)
+            return found.search
+
+        found.planned.start = watched
+        found.result = found.planned.run(found.folder)
     found.output, found.final = out.getvalue(), values(found.search)
-    found.genotype, found.scores = found.search.genotype(), found.search.scores()
-    found.alpha, found.beta = (
-        variable.numpy() for variable in (found.search._supernet.alpha, found.search._supernet.beta)
-    )
+    found.genotype, found.scores = found.result["genotype"], found.result["scores"]
+    supernet = found.search.supernet
+    found.alpha, found.beta = (variable.numpy() for variable in (supernet.alpha, supernet.beta))
     found.rows = read(found.folder)
     return found
 
@@ -109,7 +117,7 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def new_search(whole, monkeypatch):
     """Makes a search as a new process would, but for the tracing: `new_search(folder)`."""
-    supernet, make_supernet = whole.search._supernet, mixed_supernet.MixedSupernet
+    supernet = whole.search.supernet
 
     def parameters(of):
         return [*of._weights, of.alpha, of.beta]
@@ -117,16 +125,16 @@ def new_search(whole, monkeypatch):
     def restart(**settings):
         for variable, value in zip(supernet.state(), whole.initial, strict=True):
             variable.assign(value)
-        new = make_supernet(**settings)
+        new = MixedSupernet(**settings)
         for variable, value in zip(parameters(supernet), parameters(new), strict=True):
             variable.assign(value)
         return supernet
 
-    monkeypatch.setattr(mixed_supernet, "MixedSupernet", restart)
+    monkeypatch.setattr(pc_darts, "MixedSupernet", restart)
     monkeypatch.setattr(supernet, "compile", lambda *args, **settings: None)
 
     def make(folder, **settings):
-        return PCDarts(TRAIN, VALIDATION, directory=folder, **{**SETTINGS, **settings})
+        return PCDarts(TRAIN, VALIDATION, **{**SETTINGS, **settings}).start(folder)
 
     return make
 
@@ -158,7 +166,7 @@ def assert_goes_on(new_search, whole):
         search = new_search(folder)
         search.search()
         assert without_times(folder) == without_times(whole.folder)
-        assert search.genotype() == whole.genotype
+        assert whole.planned.genotype(search.supernet) == whole.genotype
         for value, expected in zip(values(search), whole.final, strict=True):
             assert value.tobytes() == expected.tobytes()
 
@@ -225,12 +233,11 @@ class TestSearch:
 
     def test_cost(self, whole):
         seconds = sum(float(row["seconds"]) for row in whole.rows)
-        cost = whole.search.cost()
-        assert cost["seconds"] == pytest.approx(seconds, abs=0.001 * EPOCHS)
-        assert cost["images"] == (EPOCHS + EPOCHS - WARMUP) * HALF
+        assert whole.result["seconds"] == pytest.approx(seconds, abs=0.001 * EPOCHS)
+        assert whole.result["images"] == (EPOCHS + EPOCHS - WARMUP) * HALF
 
     def test_each_part_sees_its_half(self, whole):
-        weights, architecture = whole.search._halves
+        weights, architecture = whole.planned._halves
         images = np.concatenate([weights.images, architecture.images])
         expected = np.concatenate([TRAIN.images, VALIDATION.images])[: 2 * HALF]
         np.testing.assert_array_equal(images, expected)
@@ -238,7 +245,7 @@ class TestSearch:
         stream = {"batch_size": BATCH, "seed": 3, "epochs": EPOCHS, "augmentation": {"flip": True}}
         for number, half in enumerate((weights, architecture)):
             for pair, (batch, labels) in zip(
-                whole.search._stream(), data.batches(half, **stream), strict=True
+                whole.planned.stream(), data.batches(half, **stream), strict=True
             ):
                 np.testing.assert_array_equal(pair[number][0], batch)
                 np.testing.assert_array_equal(pair[number][1], labels)
@@ -258,10 +265,12 @@ class TestSearch:
             else:
                 found = float(architecture.rstrip("%"))
                 assert found == pytest.approx(100 * float(row["architecture_accuracy"]), abs=0.01)
-        assert whole.search.summary().startswith("4 epochs in 0:00:")
+        assert progress.summary_epochs(whole.search.rows).startswith("4 epochs in 0:00:")
 
-    def test_the_plan_says_what_it_will_cost(self, new_search, tmp_path):
-        lines = new_search(tmp_path).plan().splitlines()
+    def test_the_plan_says_what_it_will_cost(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        lines = PCDarts(TRAIN, VALIDATION, **SETTINGS).plan().splitlines()
+        assert os.listdir(tmp_path) == []
         assert lines[0] == "4 epochs on 102 images in all, the first 2 of the weights alone."
         assert re.search(r"first step \d+\.\d s, each further one \d+\.\d{3} s in the", lines[1])
         assert re.search(r"0:\d\d:\d\d for the search, \d+\.\d GiB of memory", lines[2])
@@ -290,15 +299,14 @@ class TestSearch:
             ({"augmentation": {"cutout": -1}}, "cutout must be at least 0, received: -1"),
         ],
     )
-    def test_refuses_before_anything_is_written(self, tmp_path, settings, message):
+    def test_refuses_before_anything_is_built_or_written(
+        self, tmp_path, monkeypatch, settings, message
+    ):
+        monkeypatch.chdir(tmp_path)
+        for name in ("MixedSupernet", "PCDartsRun", "make_optimizer"):
+            monkeypatch.setattr(pc_darts, name, lambda *args, **_: pytest.fail("builds"))
         with pytest.raises(ValueError, match=f"^{message}$"):
-            PCDarts(
-                TRAIN,
-                VALIDATION,
-                directory=tmp_path,
-                on_start=lambda: pytest.fail("starts"),
-                **{**SETTINGS, **settings},
-            )
+            PCDarts(TRAIN, VALIDATION, **{**SETTINGS, **settings})
         assert os.listdir(tmp_path) == []
 
 
@@ -351,7 +359,7 @@ class TestStoppedSearch:
     def test_a_finished_search_trains_nothing(self, whole, new_search, monkeypatch):
         before = {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
         search = new_search(whole.folder)
-        monkeypatch.setattr(search._supernet, "fit", lambda *args, **_: pytest.fail("trains"))
+        monkeypatch.setattr(search.supernet, "fit", lambda *args, **_: pytest.fail("trains"))
         search.search()
         after = {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
         assert after == before
@@ -386,14 +394,14 @@ def test_the_same_seed_gives_the_same_search_and_another_another(whole, new_sear
 
 def test_a_learning_rate_far_too_high_is_one_line(new_search, tmp_path):
     search = new_search(tmp_path)
-    search._supernet.alpha.assign(tf.fill(search._supernet.alpha.shape, math.nan))
+    search.supernet.alpha.assign(tf.fill(search.supernet.alpha.shape, math.nan))
     with pytest.raises(ValueError, match="^the loss is nan in epoch 1: try a lower learning_rate$"):
         search.search()
     assert not (tmp_path / "search.csv").exists()
     assert states(tmp_path) == []
 
 
-def test_images_that_are_not_in_memory_are_refused(tmp_path):
+def test_images_that_are_not_in_memory_are_refused():
     stored = object()
     with pytest.raises(ValueError, match="^PC-DARTS needs images in memory: .* with cpnas$"):
-        PCDarts(stored, stored, directory=tmp_path)
+        PCDarts(stored, stored)

@@ -19,9 +19,11 @@ from small_training import truncate
 from cpnas_tf import data
 from cpnas_tf.genotypes import CHOICES, Genotype
 from cpnas_tf.runs import search_log
-from cpnas_tf.search import tuner as tuner_module
+from cpnas_tf.search import cpnas
+from cpnas_tf.search.cpnas import ChildParentSearch, search
 from cpnas_tf.search.oracle import ChildParentOracle
-from cpnas_tf.search.tuner import ChildParentTuner, search
+from cpnas_tf.search.pair import Pair
+from cpnas_tf.search.tuner import ChildParentTuner
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -47,7 +49,7 @@ def variables(tuner):
     """The variables of both supernets by name."""
     return {
         f"{precision}_{number}": variable
-        for precision, supernet in tuner._supernets.items()
+        for precision, supernet in tuner.pair.supernets.items()
         for number, variable in enumerate(supernet.variables)
     }
 
@@ -65,8 +67,14 @@ def run_search(folder):
             super().__init__(*args, **kwargs)
             found.tuner, found.initial = self, values(self)
 
+    def run(planned, directory):
+        found.result = run_planned(planned, directory)
+        return found.result
+
+    run_planned = ChildParentSearch.run
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
-        patch.setattr(tuner_module, "ChildParentTuner", Tuner)
+        patch.setattr(cpnas, "ChildParentTuner", Tuner)
+        patch.setattr(ChildParentSearch, "run", run)
         found.genotype = search(
             TRAIN, VALIDATION, directory=folder, cells=1, channels=2, **SEARCH, **TRAINING
         )
@@ -85,23 +93,31 @@ def whole(tmp_path_factory):
 @pytest.fixture(scope="module")
 def new_tuner(whole):
     """Makes a tuner as a new process would, but for the tracing: `new_tuner(folder)`."""
+    pair = whole.tuner.pair
 
-    def make(folder, *, train=TRAIN, beta=2.0, **settings):
+    def supernet(*, precision, **_):
+        return pair.supernets[precision]
+
+    def traced(*args, **settings):
+        new = Pair(*args, **settings)
+        new.train_step, new.count_correct = pair.train_step, pair.count_correct
+        return new
+
+    def make(folder, **settings):
         for name, variable in variables(whole.tuner).items():
             variable.assign(whole.initial[name])
-        tuner = ChildParentTuner(
-            ChildParentOracle(beta=beta, **SEARCH),
-            whole.tuner._supernets,
-            train=train,
-            validation=VALIDATION,
-            directory=folder,
-            **{**TRAINING, **settings},
-        )
-        tuner._train_step = whole.tuner._train_step
-        tuner._count_correct = whole.tuner._count_correct
-        return tuner
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cpnas, "Supernet", supernet)
+            patch.setattr(cpnas, "Pair", traced)
+            planned = plan(**settings)
+            return planned.start(folder)
 
     return make
+
+
+def plan(**settings):
+    settings = {"cells": 1, "channels": 2, **SEARCH, **TRAINING, **settings}
+    return ChildParentSearch(TRAIN, VALIDATION, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +246,7 @@ class TestSearch:
         genotype = Genotype.from_choices(last[name] for name in CHOICES)
         batches = np.split(VALIDATION.images.astype(np.float32) / 127.5 - 1, 2)
         for precision in ("child", "parent"):
-            supernet = whole.tuner._supernets[precision]
+            supernet = whole.tuner.pair.supernets[precision]
             for number, variable in enumerate(supernet.variables):
                 variable.assign(whole.final[f"{precision}_{number}"])
             network = supernet.derive(genotype)
@@ -255,46 +271,62 @@ class TestSearch:
     def test_every_setting_arrives(self, monkeypatch, tmp_path):
         class Everything:
             def __init__(self, *args, **settings):
-                made.append((args, settings))
-                self.operations = settings.get("operations")
+                made[type(self).__name__].append((args, settings))
 
             def search(self):
                 raise StopError
 
-        made = []
-        for name in ("ChildParentOracle", "Supernet", "ChildParentTuner"):
-            monkeypatch.setattr(tuner_module, name, Everything)
+        made = {name: [] for name in ("Supernet", "Pair", "ChildParentTuner")}
+        for name in made:
+            monkeypatch.setattr(cpnas, name, type(name, (Everything,), {}))
+        large = {
+            name: data.Images(np.tile(part.images, [1, 4, 4, 1]), part.labels, part.class_names)
+            for name, part in (("train", TRAIN), ("validation", VALIDATION))
+        }
         with pytest.raises(StopError):
             search(
-                TRAIN,
-                VALIDATION,
+                **large,
                 directory=tmp_path,
                 cells=4,
-                channels=5,
+                channels=6,
                 stem="imagenet",
                 real_inputs=("depthwise",),
                 beta=0.5,
                 allow_none=False,
                 mixed_precision=True,
-                on_start=StopError,
                 **SEARCH,
                 **TRAINING | {"final_learning_rate": 0.005},
             )
-        oracle, child, parent, tuner = (settings for _, settings in made)
-        assert oracle == {**SEARCH, "beta": 0.5, "allow_none": False}
-        sizes = {"input_shape": (8, 8, 1), "classes": 2, "cells": 4, "channels": 5, "seed": 3}
+        sizes = {"input_shape": (32, 32, 1), "classes": 2, "cells": 4, "channels": 6, "seed": 3}
         sizes |= {"stem": "imagenet", "real_inputs": ("depthwise",), "dtype": "bfloat16"}
-        sizes["operations"] = oracle["operations"]
+        sizes["operations"] = SEARCH["operations"]
+        (_, child), (_, parent) = made["Supernet"]
         assert child == {**sizes, "precision": "child"}
         assert parent == {**sizes, "precision": "parent"}
-        assert tuner == {
-            **TRAINING,
-            "final_learning_rate": 0.005,
-            "train": TRAIN,
-            "validation": VALIDATION,
-            "directory": tmp_path,
-            "on_start": StopError,
+        (((supernets,), pair),) = made["Pair"]
+        assert list(supernets) == ["child", "parent"]
+        names = ("batch_size", "momentum", "weight_decay")
+        assert {name: pair[name] for name in names} == {name: TRAINING[name] for name in names}
+        assert pair["steps"] == STEPS
+        rates = [pair["rate"](epoch) for epoch in (0, ARCHITECTURES)]
+        assert rates == pytest.approx([LEARNING_RATE, 0.005])
+        stream = {"batch_size": BATCH, "seed": 3, "epochs": ARCHITECTURES}
+        stream |= {"augmentation": TRAINING["augmentation"], "first_step": STEPS}
+        expected = data.batches(large["train"], **stream)
+        for batch, wanted in zip(pair["stream"](first_step=STEPS), expected, strict=True):
+            np.testing.assert_array_equal(batch[0], wanted[0])
+            np.testing.assert_array_equal(batch[1], wanted[1])
+        labels = [labels for _, labels in pair["validation"]]
+        np.testing.assert_array_equal(np.concatenate(labels), VALIDATION.labels)
+        (((oracle, _), tuner),) = made["ChildParentTuner"]
+        settings = {**SEARCH, "operations": list(SEARCH["operations"])}
+        assert oracle.get_state() == {
+            **settings,
+            "beta": 0.5,
+            "allow_none": False,
+            "results": [],
         }
+        assert tuner == {"directory": tmp_path}
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -303,27 +335,10 @@ class TestSearch:
             ({"cells": 0}, "cells must be .* received: 0"),
             ({"channels": 0}, "channels must be .* received: 0"),
             ({"stem": "foo"}, "stem must be one of cifar, imagenet, received: 'foo'"),
+            ({"real_inputs": ("stem",)}, "real_inputs must be .* received: .*stem.*"),
             ({"operations": ("none", "conv")}, "operations must be .* received: .*conv.*"),
             ({"beta": math.nan}, "beta must be a finite number, received: nan"),
             ({"seed": -1}, "seed must be .* received: -1"),
-        ],
-    )
-    def test_refuses_before_anything_is_written(self, tmp_path, settings, message):
-        with pytest.raises(ValueError, match=f"^{message}$"):
-            search(TRAIN, VALIDATION, directory=tmp_path, **settings)
-        assert os.listdir(tmp_path) == []
-
-    def test_refuses_images_that_cannot_be_halved_twice(self, tmp_path):
-        images = data.Images(np.zeros([9, 6, 6, 1], np.uint8), np.zeros(9, int), ("a", "b"))
-        with pytest.raises(ValueError, match="^2 reductions cannot halve images of 6x6 pixels: .*"):
-            search(images, images, directory=tmp_path, batch_size=4)
-        assert os.listdir(tmp_path) == []
-
-
-class TestTuner:
-    @pytest.mark.parametrize(
-        ("settings", "message"),
-        [
             ({"learning_rate": 0}, "learning_rate must be a number > 0, received: 0"),
             ({"learning_rate": -0.1}, "learning_rate must be a number > 0, received: -0.1"),
             ({"learning_rate": math.nan}, "learning_rate must be .* received: nan"),
@@ -339,26 +354,47 @@ class TestTuner:
             ({"augmentation": {"cutout": -1}}, "cutout must be at least 0, received: -1"),
         ],
     )
-    def test_refuses_before_anything_is_written(self, new_tuner, tmp_path, settings, message):
-        started = []
+    def test_refuses_before_anything_is_built_or_written(
+        self, tmp_path, monkeypatch, settings, message
+    ):
+        for name in ("Supernet", "Pair", "ChildParentTuner"):
+            monkeypatch.setattr(cpnas, name, raising(AssertionError("builds")))
         with pytest.raises(ValueError, match=f"^{message}$"):
-            new_tuner(tmp_path, on_start=lambda: started.append(True), **settings)
+            plan(**settings)
+        settings = {"cells": 1, "channels": 2, **SEARCH, **TRAINING, **settings}
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            search(TRAIN, VALIDATION, directory=tmp_path, **settings)
         assert os.listdir(tmp_path) == []
-        assert not started
 
-    def test_says_when_it_starts_before_it_reads_or_writes(self, new_tuner, stopped):
-        before = files(stopped)
+    def test_refuses_images_that_cannot_be_halved_twice(self, tmp_path):
+        images = data.Images(np.zeros([9, 6, 6, 1], np.uint8), np.zeros(9, int), ("a", "b"))
+        with pytest.raises(ValueError, match="^2 reductions cannot halve images of 6x6 pixels: .*"):
+            search(images, images, directory=tmp_path, batch_size=4)
+        assert os.listdir(tmp_path) == []
 
-        def start():
-            assert files(stopped) == before
-            shutil.rmtree(stopped / "checkpoints")
+    def test_a_plan_touches_no_folder_and_changes_no_search(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        planned = plan()
+        lines = planned.plan().splitlines()
+        assert [line.split() for line in lines[1:4]] == [
+            ["0", "3", "3", "78"],
+            ["1", "2", "2", "52"],
+            ["total", "5", "130"],
+        ]
+        assert re.search(r"each further one \d+\.\d{3} s", lines[4])
+        assert os.listdir(tmp_path) == []
 
-        assert new_tuner(stopped, on_start=start).oracle.results == ()
+
+class TestTuner:
+    def test_goes_on_from_what_is_in_the_folder_when_it_starts(self, new_tuner, stopped):
+        assert len(new_tuner(stopped).oracle.results) == 3
+        shutil.rmtree(stopped / "tuner")
+        assert new_tuner(stopped).oracle.results == ()
 
     def test_what_was_not_sampled_is_untouched_bit_by_bit(self, stop_at, whole, tmp_path):
         tuner = stop_at(tmp_path, 1)
         choices = tuner.oracle.results[0].choices
-        for precision, supernet in tuner._supernets.items():
+        for precision, supernet in tuner.pair.supernets.items():
             now, changed, sampled = values(tuner), set(), set()
             for key, edges in supernet._bank_edges.items():
                 for tensors in (supernet._banks, supernet._momenta):
@@ -380,13 +416,13 @@ class TestTuner:
     @pytest.mark.parametrize("final", [0.0, LEARNING_RATE / 4])
     def test_learning_rate_is_a_cosine_over_the_architectures(self, new_tuner, tmp_path, final):
         tuner, seen = new_tuner(tmp_path, final_learning_rate=final), []
-        step = tuner._train_step
+        step = tuner.pair.train_step
 
         def spy(images, labels, choices, learning_rate):
             seen.append(float(learning_rate))
             return step(images, labels, choices, learning_rate)
 
-        tuner._train_step = spy
+        tuner.pair.train_step = spy
         tuner.search()
         cosine = [
             final + (LEARNING_RATE - final) * (1 + math.cos(math.pi * number / ARCHITECTURES)) / 2
@@ -401,7 +437,7 @@ class TestTuner:
             seen.append((images.numpy(), labels.numpy()))
             return [tf.constant(1.0)] * 2
 
-        tuner._train_step = spy
+        tuner.pair.train_step = spy
         tuner.search()
         expected = data.batches(
             TRAIN,
@@ -429,7 +465,7 @@ class TestTuner:
     )
     def test_validation_batches_are_of_one_size(self, count, batch_size, replicas, sizes):
         images = make_images(count, seed=0)
-        batches = list(tuner_module._equal_batches(images, batch_size, replicas=replicas))
+        batches = list(cpnas._equal_batches(images, batch_size, replicas=replicas))
         assert [len(labels) for _, labels in batches] == sizes
         seen = np.concatenate([labels for _, labels in batches])
         np.testing.assert_array_equal(seen, images.labels[: sum(sizes)])
@@ -439,7 +475,7 @@ class TestTuner:
 
     def test_too_few_images_to_validate_on_all_devices(self):
         with pytest.raises(ValueError, match="^3 images to validate on are too few for 4 devices$"):
-            tuner_module._equal_batches(make_images(3, seed=0), 8, replicas=4)
+            cpnas._equal_batches(make_images(3, seed=0), 8, replicas=4)
 
     def test_a_line_an_architecture(self, whole):
         lines = whole.output.splitlines()
@@ -471,7 +507,7 @@ class TestStoppedSearch:
     @pytest.mark.parametrize("step", [1, STEPS])
     def test_goes_on_from_within_an_epoch(self, new_tuner, assert_goes_on, stopped, step):
         tuner = new_tuner(stopped)
-        train_step, steps = tuner._train_step, itertools.count(1)
+        train_step, steps = tuner.pair.train_step, itertools.count(1)
 
         def interrupted(*args):
             losses = train_step(*args)
@@ -479,7 +515,7 @@ class TestStoppedSearch:
                 raise KeyboardInterrupt
             return losses
 
-        tuner._train_step = interrupted
+        tuner.pair.train_step = interrupted
         with pytest.raises(KeyboardInterrupt):
             tuner.search()
         assert_goes_on(stopped)
@@ -527,7 +563,7 @@ class TestStoppedSearch:
     def test_a_finished_search_trains_nothing(self, whole, new_tuner, tmp_path):
         folder = shutil.copytree(whole.folder, tmp_path / "copy")
         tuner = new_tuner(folder)
-        tuner._train_step = raising(AssertionError("trains"))
+        tuner.pair.train_step = raising(AssertionError("trains"))
         before = files(folder)
         tuner.search()
         assert tuner.oracle.genotype() == whole.genotype
@@ -542,11 +578,14 @@ class TestStoppedSearch:
         assert tuner.oracle.genotype() == whole.genotype
         assert os.environ["KERASTUNER_ORACLE_IP"] == "127.0.0.1"
 
-    def test_cost(self, whole):
+    def test_what_a_run_returns(self, whole):
+        found = whole.result
         seconds = sum(row["seconds"] for row in whole.rows)
-        cost = whole.tuner.cost()
-        assert cost["seconds"] == pytest.approx(seconds, abs=0.001 * len(whole.rows))
-        assert cost["images"] == 2 * len(whole.rows) * len(TRAIN)
+        assert found["seconds"] == pytest.approx(seconds, abs=0.001 * len(whole.rows))
+        assert found["images"] == 2 * len(whole.rows) * len(TRAIN)
+        assert found["genotype"] == whole.genotype
+        for edge, scores in zip(CHOICES, found["scores"], strict=True):
+            assert scores == pytest.approx({row[edge]: row["z"] for row in whole.rows})
 
     def test_other_settings_are_refused(self, new_tuner, stopped):
         before = files(stopped)
@@ -601,7 +640,7 @@ class TestStoppedSearch:
 
 class TestFailingSearch:
     def poison(self, tuner):
-        for supernet in tuner._supernets.values():
+        for supernet in tuner.pair.supernets.values():
             supernet.variables[0].assign(tf.fill(supernet.variables[0].shape, math.nan))
 
     def test_a_learning_rate_far_too_high_is_one_line(self, new_tuner, tmp_path):
@@ -624,7 +663,7 @@ class TestFailingSearch:
     def test_weights_that_only_the_last_step_broke(self, new_tuner, assert_goes_on, stopped):
         before = states(stopped), (stopped / "search.csv").read_bytes()
         tuner = new_tuner(stopped)
-        step, steps = tuner._train_step, itertools.count(1)
+        step, steps = tuner.pair.train_step, itertools.count(1)
 
         def last_step_breaks(*args):
             losses = step(*args)
@@ -632,7 +671,7 @@ class TestFailingSearch:
                 self.poison(tuner)
             return losses
 
-        tuner._train_step = last_step_breaks
+        tuner.pair.train_step = last_step_breaks
         with pytest.raises(FatalError, match="architecture 3 could not be trained") as error:
             tuner.search()
         assert "the child's logits are not finite, try a lower learning_rate" in one_line(error)
@@ -643,12 +682,12 @@ class TestFailingSearch:
         ("function", "failure", "reason"),
         [
             (
-                "_train_step",
+                "train_step",
                 tf.errors.ResourceExhaustedError(None, None, "memory\n\nlog"),
                 "memory",
             ),
-            ("_train_step", StopIteration(), "StopIteration"),
-            ("_count_correct", RuntimeError("first line\nsecond"), "first line"),
+            ("train_step", StopIteration(), "StopIteration"),
+            ("count_correct", RuntimeError("first line\nsecond"), "first line"),
         ],
     )
     def test_a_failing_step_ends_the_search(
@@ -656,7 +695,7 @@ class TestFailingSearch:
     ):
         before = states(stopped), (stopped / "search.csv").read_bytes()
         tuner = new_tuner(stopped)
-        setattr(tuner, function, raising(failure))
+        setattr(tuner.pair, function, raising(failure))
         with pytest.raises(FatalError) as error:
             tuner.search()
         assert one_line(error) == f"architecture 3 could not be trained: {reason}"

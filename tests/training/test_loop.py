@@ -33,6 +33,8 @@ from small_training import (
 from cpnas_tf import data, devices, training
 from cpnas_tf.data import datasets
 from cpnas_tf.networks.operations import DropPath
+from cpnas_tf.runs.history import TIMES, read
+from cpnas_tf.training import loop
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -70,9 +72,9 @@ class TestTrain:
     def test_a_row_an_epoch_returned_and_written(self, finished):
         folder, _, history = finished
         columns = ["epoch", "loss", "accuracy", "learning_rate", "val_loss", "val_accuracy"]
-        assert [list(row) for row in history] == [[*columns, *history.TIMES]] * EPOCHS
+        assert [list(row) for row in history] == [[*columns, *TIMES]] * EPOCHS
         assert [row["epoch"] for row in history] == list(range(1, EPOCHS + 1))
-        assert history.read(folder / "history.csv") == history
+        assert read(folder / "history.csv") == history
 
     def test_it_learns_and_the_last_row_is_the_final_weights(self, finished):
         _, model, history = finished
@@ -125,12 +127,24 @@ class TestTrain:
             ),
             ({"early_stopping": 0}, "early_stopping must be at least 1 epoch, or None, .*: 0"),
             ({"steps_per_execution": 0}, "steps_per_execution must be at least 1, received: 0"),
+            ({"gradient_clip": -1}, "gradient_clip must be a number >= 0, received: -1"),
             ({"warm_start": "/missing"}, "/missing has no checkpoint of a training"),
         ],
     )
-    def test_refuses_before_anything_is_written(self, tmp_path, settings, message):
+    def test_refuses_before_anything_is_trained_or_written(
+        self, tmp_path, monkeypatch, settings, message
+    ):
+        monkeypatch.setattr(loop, "make_optimizer", raising(AssertionError("builds")))
+        monkeypatch.chdir(tmp_path)
         with pytest.raises(ValueError, match=f"^{message}$"):
             train(small_model(), tmp_path, **settings)
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            training.Training(
+                small_model(),
+                IMAGES,
+                validation=VALIDATION,
+                **{"epochs": EPOCHS, "batch_size": BATCH, **settings},
+            )
         assert os.listdir(tmp_path) == []
 
 

@@ -1,0 +1,229 @@
+"""CP-NAS: the search by Algorithm 1, planned from its settings and run in a folder.
+
+References:
+    CP-NAS, section 2.3, Algorithm 1; section 3.1 for the settings.
+"""
+
+import functools
+import math
+
+import tensorflow as tf
+
+from cpnas_tf import devices
+from cpnas_tf.data import streams
+from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
+from cpnas_tf.networks.cells import check_network
+from cpnas_tf.networks.operations import PRECISIONS, check_real_inputs
+from cpnas_tf.runs import progress
+from cpnas_tf.search.oracle import ChildParentOracle, sampling_orders
+from cpnas_tf.search.pair import Pair
+from cpnas_tf.search.supernet import Supernet
+from cpnas_tf.search.tuner import ChildParentTuner
+from cpnas_tf.training.optimizers import check_sgd
+
+
+class ChildParentSearch:
+    """A planned search with CP-NAS; the defaults are the paper's for CIFAR-10.
+
+    All settings are checked when it is made; nothing is built, read or written before `plan` or
+    `run`. It trains with cross-entropy alone (Decision: the Child-Parent loss is for training the
+    derived child), under the `tf.distribute` strategy in whose scope it is made.
+
+    Args:
+        train: `Images` to train on.
+        validation: `Images` to validate on, disjoint from `train`.
+        cells: cells of the supernets.
+        channels: C of the supernets' first cell.
+        stem, real_inputs: as in `networks.cells.build_network`.
+        rounds: T, how often each operation is sampled before a pruning.
+        beta: beta_P of Eq. 1.
+        batch_size: images a step, of all replicas together.
+        learning_rate: of SGD at the start.
+        final_learning_rate: to which it follows a cosine over the epochs. The paper's 0 leaves
+            little to learn for the last architectures, by which the last operations are pruned.
+        momentum: of SGD.
+        weight_decay: L2 on all sampled parameters.
+        operations: the K operations that each edge starts with.
+        allow_none: whether `none` may be in the final genotype.
+        augmentation: keyword arguments of `data.augmentation.augment`, for the training images.
+        mixed_precision: whether convolutions compute in bfloat16: half of the memory, on an H200 as
+            fast as float32, on a CPU slower.
+        seed: of the weights, the sampling and the order of the images.
+
+    Raises:
+        ValueError: if a setting is impossible for these images, or on these devices.
+    """
+
+    def __init__(
+        self,
+        train,
+        validation,
+        *,
+        cells=6,
+        channels=16,
+        stem="cifar",
+        real_inputs=(),
+        rounds=3,
+        beta=2.0,
+        batch_size=512,
+        learning_rate=0.025,
+        final_learning_rate=0.0,
+        momentum=0.9,
+        weight_decay=5e-4,
+        operations=OPERATIONS,
+        allow_none=True,
+        augmentation=None,
+        mixed_precision=False,
+        seed=0,
+    ):
+        self._train_images = len(train)
+        self._strategy = tf.distribute.get_strategy()
+        self._make_oracle = functools.partial(
+            ChildParentOracle,
+            rounds=rounds,
+            beta=beta,
+            seed=seed,
+            operations=tuple(operations),
+            allow_none=allow_none,
+        )
+        oracle = self._make_oracle()
+        network = {
+            "input_shape": train.image_shape,
+            "classes": train.classes,
+            "cells": cells,
+            "channels": channels,
+            "stem": stem,
+        }
+        check_network(**network)
+        check_real_inputs(real_inputs)
+        self._make_supernet = functools.partial(
+            Supernet,
+            **network,
+            real_inputs=real_inputs,
+            operations=oracle.operations,
+            seed=seed,
+            dtype="bfloat16" if mixed_precision else "float32",
+        )
+        check_sgd(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
+        if not 0 <= final_learning_rate <= learning_rate:
+            raise ValueError(
+                f"final_learning_rate must be 0 to learning_rate, received: {final_learning_rate}"
+            )
+        devices.check_batch_size(self._strategy, batch_size)
+        stream = functools.partial(
+            streams.batches,
+            train,
+            batch_size=batch_size,
+            seed=seed,
+            epochs=oracle.architectures,
+            augmentation=augmentation,
+        )
+        stream()  # refuses an impossible batch size or augmentation
+        self._make_pair = functools.partial(
+            Pair,
+            stream=stream,
+            validation=_equal_batches(
+                validation, batch_size, replicas=self._strategy.num_replicas_in_sync
+            ),
+            steps=streams.steps_per_epoch(train, batch_size=batch_size),
+            batch_size=batch_size,
+            rate=functools.partial(
+                _cosine, learning_rate, final_learning_rate, oracle.architectures
+            ),
+            momentum=momentum,
+            weight_decay=weight_decay,
+        )
+
+    def _build(self):
+        """Both supernets with fresh weights, as a `Pair`."""
+        return self._make_pair(
+            {precision: self._make_supernet(precision=precision) for precision in PRECISIONS}
+        )
+
+    def plan(self):
+        """What the search is going to do and to cost, as text; its first steps are measured."""
+        oracle = self._make_oracle()
+        # Between them the architectures of the first round have every operation on every edge once.
+        edges = (oracle.operations,) * len(CHOICES)
+        orders = sampling_orders(edges, seed=oracle.seed, stage=0, round_index=0)
+        genotypes = [Genotype.from_choices(names) for names in zip(*orders, strict=True)]
+        with self._strategy.scope():
+            estimate = self._build().estimate(genotypes, architectures=oracle.architectures)
+        return progress.plan(
+            operations=len(oracle.operations),
+            rounds=oracle.rounds,
+            images=self._train_images,
+            estimate=estimate,
+        )
+
+    def start(self, directory):
+        """The `ChildParentTuner` of the search in a folder, which goes on from what it finds there.
+
+        Raises:
+            ValueError: if the folder holds another search, or checkpoints and none can be read.
+        """
+        with self._strategy.scope():
+            return ChildParentTuner(self._make_oracle(), self._build(), directory=directory)
+
+    def run(self, directory):
+        """Runs the search in a folder, or goes on with it.
+
+        Args:
+            directory: for `search.csv`, `checkpoints` and TensorBoard's `logs`.
+
+        Returns:
+            A dict of the `genotype`; `scores`, for each of the 28 edges a dict, operation -> its
+            last zbar; and the cost: `seconds`, and the `images` of child and parent.
+
+        Raises:
+            ValueError: if the folder holds another search, or checkpoints and none can be read.
+            keras_tuner.errors.FatalError: if training fails or a loss is not finite.
+        """
+        tuner = self.start(directory)
+        with self._strategy.scope():
+            tuner.search()
+        return {
+            "genotype": tuner.genotype(),
+            "scores": tuner.scores(),
+            "seconds": sum(tuner.seconds),
+            "images": len(PRECISIONS) * len(tuner.seconds) * self._train_images,
+        }
+
+
+def search(train, validation, *, directory, **settings):
+    """Searches a binary architecture, see `ChildParentSearch`.
+
+    Args:
+        train: `Images` to train on.
+        validation: `Images` to validate on, disjoint from `train`.
+        directory: folder of the search, where one that was stopped goes on.
+        settings: the other arguments of `ChildParentSearch`.
+
+    Returns:
+        The `Genotype` that was found.
+
+    Raises:
+        ValueError: if a setting is impossible for these images.
+        keras_tuner.errors.FatalError: if training fails or a loss is not finite.
+    """
+    return ChildParentSearch(train, validation, **settings).run(directory)["genotype"]
+
+
+def _cosine(first, final, epochs, epoch):
+    """The learning rate of an epoch, which falls from `first` to `final` by a cosine."""
+    return final + (first - final) * (0.5 * (1 + math.cos(math.pi * epoch / epochs)))
+
+
+def _equal_batches(images, batch_size, *, replicas=1):
+    """Normalized batches of one static size, at most `batch_size` and a multiple of `replicas`.
+
+    BN takes its statistics from the batch, so a small last batch would be judged by other ones: it
+    is left out.
+
+    Raises:
+        ValueError: if there are fewer images than replicas.
+    """
+    size = len(images) // math.ceil(len(images) / batch_size) // replicas * replicas
+    if not size:
+        raise ValueError(f"{len(images)} images to validate on are too few for {replicas} devices")
+    return streams.evaluation_batches(images, batch_size=size).take(len(images) // size)

@@ -1,0 +1,159 @@
+"""Child and parent of one sampled architecture after another, trained and validated side by side.
+
+References:
+    CP-NAS, section 2.3, Algorithm 1; section 3.1 for the settings.
+"""
+
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from cpnas_tf import devices
+from cpnas_tf.networks.operations import PRECISIONS
+
+
+class Pair:
+    """Both supernets, and the steps that train and validate one architecture of them.
+
+    It runs under the `tf.distribute` strategy in whose scope it is made, together with its
+    supernets: each replica takes its part of every batch.
+
+    Args:
+        supernets: two `Supernet`s, `{"child": ..., "parent": ...}`.
+        stream: function of `first_step` that gives the batches to train on from there.
+        validation: batches to validate on, all of one size.
+        steps: of an epoch.
+        batch_size: images a step, of all replicas together.
+        rate: function of an epoch, counted from 0, that gives its learning rate.
+        momentum, weight_decay: of SGD.
+
+    Attributes:
+        supernets, steps, rate: as given.
+        images: that an epoch trains on.
+    """
+
+    def __init__(
+        self, supernets, *, stream, validation, steps, batch_size, rate, momentum, weight_decay
+    ):
+        self.supernets, self.images = supernets, steps * batch_size
+        self._stream, self._validation, self.steps = stream, validation, steps
+        self.rate, self._sgd = rate, {"momentum": momentum, "weight_decay": weight_decay}
+        self._strategy = tf.distribute.get_strategy()
+        self.train_step = tf.function(self._train_both, autograph=False)
+        self.count_correct = tf.function(self._count_both, autograph=False)
+
+    def _train_both(self, images, labels, choices, learning_rate):
+        """A step of child and parent; their losses, each the mean over the replicas."""
+
+        def replica(images, labels):
+            images, labels = share(images), share(labels)
+            return [
+                self.supernets[precision].train_step(
+                    images, labels, choices, learning_rate=learning_rate, **self._sgd
+                )
+                for precision in PRECISIONS
+            ]
+
+        losses = self._strategy.run(replica, args=(images, labels))
+        return [self._strategy.reduce("mean", loss, axis=None) for loss in losses]
+
+    def _count_both(self, images, labels, choices):
+        """How many images of a batch child and parent get right."""
+
+        def correct(precision, images, labels):
+            logits = self.supernets[precision].logits(images, choices)
+            logits = tf.debugging.check_numerics(
+                logits, f"the {precision}'s logits are not finite, try a lower learning_rate"
+            )
+            hits = tf.argmax(logits, axis=1, output_type=tf.int32) == labels
+            return tf.math.count_nonzero(hits)
+
+        def replica(images, labels):
+            images, labels = share(images), share(labels)
+            return [correct(precision, images, labels) for precision in PRECISIONS]
+
+        counts = self._strategy.run(replica, args=(images, labels))
+        return [self._strategy.reduce("sum", count, axis=None) for count in counts]
+
+    def batches(self, *, epoch):
+        """An iterator over the batches to train on, from an epoch to the search's end."""
+        return iter(self._stream(first_step=epoch * self.steps))
+
+    def train_epoch(self, genotype, epoch, batches, *, on_step):
+        """Trains an architecture for an epoch; the only host synchronization is at its end.
+
+        Args:
+            genotype: the architecture.
+            epoch: its number, counted from 0.
+            batches: the iterator of `batches`, which stands at this epoch.
+            on_step: called after each step with the epoch, the step and the number of steps.
+
+        Returns:
+            The sum of the steps' losses by precision.
+        """
+        choices = tf.constant(genotype.indices)
+        rate = tf.constant(self.rate(epoch), tf.float32)
+        totals = [0.0] * len(PRECISIONS)
+        for step in range(self.steps):
+            images, labels = next(batches)
+            losses = self.train_step(images, labels, choices, rate)
+            totals = [total + loss for total, loss in zip(totals, losses, strict=True)]
+            on_step(epoch, step, self.steps)
+        return dict(zip(PRECISIONS, map(float, totals), strict=True))
+
+    def validate(self, genotype):
+        """The accuracy of an architecture by precision."""
+        choices = tf.constant(genotype.indices)
+        totals, images_seen = [0] * len(PRECISIONS), 0
+        for images, labels in self._validation:
+            counts = self.count_correct(images, labels, choices)
+            totals = [total + count for total, count in zip(totals, counts, strict=True)]
+            images_seen += len(labels)
+        return {
+            precision: int(total) / images_seen
+            for precision, total in zip(PRECISIONS, totals, strict=True)
+        }
+
+    def estimate(self, genotypes, *, architectures):
+        """Measures what a search will cost; the supernets are trained a little by it.
+
+        Args:
+            genotypes: those to time a step of; together they should have every operation on every
+                edge.
+            architectures: that the whole search trains.
+
+        Returns:
+            A dict of `first_step_seconds` (tracing), `step_seconds`, `validation_seconds` (of an
+            architecture), `total_seconds` and `peak_bytes` (see `devices.peak_bytes`).
+        """
+        rate, batches = tf.constant(self.rate(0), tf.float32), self.batches(epoch=0)
+
+        def step(genotype):
+            images, labels = next(batches)
+            for loss in self.train_step(images, labels, tf.constant(genotype.indices), rate):
+                float(loss)  # waits for it
+
+        first = _seconds(step, genotypes[0]) + _seconds(self.validate, genotypes[0])
+        mean_step = float(np.mean([_seconds(step, genotype) for genotype in genotypes]))
+        validation = _seconds(self.validate, genotypes[0])
+        return {
+            "first_step_seconds": first,
+            "step_seconds": mean_step,
+            "validation_seconds": validation,
+            "total_seconds": first + architectures * (self.steps * mean_step + validation),
+            "peak_bytes": devices.peak_bytes(),
+        }
+
+
+def share(batch):
+    """The part of a batch that is this replica's."""
+    context = tf.distribute.get_replica_context()
+    parts = tf.reshape(batch, [context.num_replicas_in_sync, -1, *batch.shape[1:]])
+    return parts[context.replica_id_in_sync_group]
+
+
+def _seconds(function, *args):
+    started = time.monotonic()
+    function(*args)
+    return time.monotonic() - started

@@ -1,0 +1,43 @@
+"""Signals: a command is stopped, and left alone while it answers that."""
+
+import signal
+
+import pytest
+
+from cpnas_tf.cli import app
+
+
+@pytest.fixture(autouse=True)
+def without_alarm():
+    yield
+    signal.alarm(0)
+
+
+def stop_again(number):
+    """Sends a stop while another one, or an error amid it, is handled."""
+    with pytest.raises(KeyboardInterrupt) as stop:
+        app._stop(signal.SIGTERM, None)
+    try:
+        raise stop.value
+    except KeyboardInterrupt:
+        app._stop(number, None)
+        try:
+            raise OSError
+        except OSError:
+            app._stop(number, None)
+
+
+def test_the_alarm_stops_a_command_that_dropped_the_exception():
+    with pytest.raises(KeyboardInterrupt):
+        app._stop(signal.SIGALRM, None)
+
+
+def test_the_alarm_does_not_cut_off_what_answers_a_stop():
+    stop_again(signal.SIGALRM)
+    assert signal.alarm(0) == 2  # it is set again, for what may drop the exception later
+
+
+def test_the_user_does():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with pytest.raises(KeyboardInterrupt):
+            stop_again(number)
