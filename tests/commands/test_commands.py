@@ -360,7 +360,7 @@ class TestAblate:
         folder = shutil.copytree(ablation, tmp_path / "extended")
         arguments = (*ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
         printed = succeed(forked.run("ablate", *arguments, "--config.grid.methods=('pc_darts',)"))
-        assert re.search(r"^ +pc_darts +- +1 ", printed, re.MULTILINE)
+        assert re.search(r"^ *pc_darts +- +1 ", printed, re.MULTILINE)
         (row,) = (row for row in read_csv(folder / "runs.csv") if row["method"] == "pc_darts")
         assert int(row["search_images"]) == (2 + 1) * (64 + 32) // 2
         found = read_json(folder / "searches" / "pc_darts-search0" / "search.json")
@@ -754,7 +754,7 @@ class TestStopping:
     def test_a_signal_that_comes_where_python_drops_exceptions(self):
         code = """
 import os, signal, time
-from cpnas_tf import cli
+from cpnas_tf.cli import app
 
 class Fragile:
     def __del__(self):
@@ -764,7 +764,7 @@ def main():
     Fragile()
     time.sleep(60)
 
-cli.run(main)
+app.run(main)
 """
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.run(
