@@ -183,7 +183,8 @@ def _image_files(folder):
     files, left_out = [], []
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
+        images = [name for name in folders if name.lower().endswith(SUFFIXES)]  # refused later
+        for name in sorted([*images, *(name for name in names if not name.startswith("."))]):
             path = os.path.join(parent, name)
             if name.lower().endswith(SUFFIXES):
                 _check_name(path)

@@ -218,7 +218,7 @@ class StoredImages:
             window = draw_windows(seed, 1, height, width, smallest_area=crop_area)[0]
         else:
             window = centre_window(height, width, share=CENTRE)
-        image = tf.io.decode_and_crop_jpeg(jpeg, window, channels=3)
+        image = tf.io.decode_and_crop_jpeg(jpeg, window, channels=3, dct_method="INTEGER_ACCURATE")
         image = tf.image.resize(image, [self.image_size] * 2)
         return tf.cast(tf.round(image), tf.uint8)
 

@@ -5,17 +5,14 @@ import math
 import os
 import tempfile
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from cpnas_tf.data.augmentation import normalize
+from cpnas_tf.data.decoding import decode
 from cpnas_tf.export.inference import fold, logits
 from cpnas_tf.export.packing import PackedKernels, flat
 from cpnas_tf.files import plain_path, write_atomically
-
-# The first eight bytes of a PNG file, as two whole numbers.
-_PNG = np.frombuffer(b"\x89PNG\r\n\x1a\n", ">i4").astype(np.int32)
 
 
 def save(model, class_names, path):
@@ -23,8 +20,9 @@ def save(model, class_names, path):
 
     `serving_default` takes `images`, uint8 `[batch, height, width, channels]`. `serve_bytes`, which
     is there for 1, 3 or 4 channels, takes `image_bytes`, string `[batch]`: JPEG or PNG files (in
-    TensorFlow Serving's REST form, `b64`). Both give `logits` and `probabilities`, float32 `[batch,
-    classes]`, `classes`, int64 `[batch]`, and `labels`, string `[batch]`, those classes' names.
+    TensorFlow Serving's REST form, `b64`), turned upright by their EXIF orientation. Both give
+    `logits` and `probabilities`, float32 `[batch, classes]`, `classes`, int64 `[batch]`, and
+    `labels`, string `[batch]`, those classes' names.
 
     Decision: an image of another size is an error, since how to resize one is part of what a
     network is trained on.
@@ -138,7 +136,7 @@ def _bytes_function(serve, shape):
     @_function(tf.TensorSpec([None], tf.string, name="image_bytes"))
     def serve_bytes(image_bytes):
         images = tf.map_fn(
-            lambda contents: _decode(contents, shape),
+            lambda contents: decode(contents, shape),
             tf.ensure_shape(image_bytes, [None]),
             fn_output_signature=tf.TensorSpec(shape, tf.uint8),
         )
@@ -173,28 +171,3 @@ def _network(model, stored):
         )
 
     return network
-
-
-def _decode(contents, shape):
-    """Decodes a JPEG or PNG file whose header says that the image has this shape.
-
-    The header goes first: a small file can hold an image that fills the memory.
-    """
-    size = tf.cond(
-        tf.io.is_jpeg(contents),
-        lambda: tf.io.extract_jpeg_shape(contents)[:2],
-        lambda: _png_size(contents),
-    )
-    message = f"images must have {shape[0]}x{shape[1]} pixels"
-    with tf.control_dependencies([tf.debugging.assert_equal(size, shape[:2], message)]):
-        contents = tf.identity(contents)
-    image = tf.io.decode_image(contents, channels=shape[2], expand_animations=False)
-    return tf.ensure_shape(image, shape)
-
-
-def _png_size(contents):
-    """Height and width from the header of a PNG file, int32 [2]."""
-    header = tf.io.decode_raw(contents, tf.int32, little_endian=False, fixed_length=24)
-    is_png = tf.reduce_all(header[:2] == _PNG)
-    with tf.control_dependencies([tf.debugging.Assert(is_png, ["an image is no JPEG or PNG"])]):
-        return tf.stack([header[5], header[4]])

@@ -326,8 +326,9 @@ class TestErrors:
         with pytest.raises(ValueError, match="same name in two forms of Unicode"):
             image_folder.load(folder, "train")
 
-    def test_a_pipe_is_no_image(self, folder):
-        os.mkfifo(folder / "train" / "cat" / "0.png")
+    @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+    def test_a_pipe_or_a_folder_is_no_image(self, folder, make):
+        make(folder / "train" / "cat" / "0.png")
         with pytest.raises(ValueError, match="1 of 3 images cannot be used: .*0.png is no file"):
             image_folder.load(folder, "train", image_size=8)
 

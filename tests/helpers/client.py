@@ -120,7 +120,7 @@ def main(folder, requests, answers):
         "fuzz": fuzz(serve_bytes, jpeg[:4] + png[:4] + [tf.io.encode_jpeg(rgb[0]).numpy()]),
         "keras": tf.keras.__version__[:2],
     }
-    decoded = np.stack([tf.io.decode_jpeg(file) for file in jpeg])
+    decoded = np.stack([tf.io.decode_jpeg(file, dct_method="INTEGER_ACCURATE") for file in jpeg])
     groups = {
         "images": ask(serve, images=tf.constant(images)),
         "one": ask(serve, images=tf.constant(images[:1])),
