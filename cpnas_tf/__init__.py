@@ -26,6 +26,7 @@ _MODULES = {
     "build_network": "networks.cells",
     "evaluate": "training",
     "load": "data",
+    "load_model": "training.models",
     "train": "training",
 }
 __all__ = list(_MODULES)

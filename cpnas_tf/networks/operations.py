@@ -52,6 +52,14 @@ def check_real_inputs(kinds):
         )
 
 
+class _State(tf.train.Checkpoint):
+    """Holds variables that Keras takes for no weights, but looks for in a checkpoint."""
+
+    @tf.train.Checkpoint.save_counter.setter
+    def save_counter(self, value):
+        """Lets a SavedModel be loaded, which sets all that was saved; nothing is counted here."""
+
+
 @lq.utils.register_keras_custom_object
 class DropPath(tf.keras.layers.Layer):
     """Drops an edge, for some images of a training batch, and makes up for it in the others.
@@ -75,8 +83,7 @@ class DropPath(tf.keras.layers.Layer):
         super().__init__(**settings)
         check_drop_path(rate)
         self.rate = rate
-        # Keras takes variables for weights, but does not look into a checkpoint for them.
-        self._state = tf.train.Checkpoint(
+        self._state = _State(
             scale=tf.Variable(1.0, trainable=False, name="scale"),
             generator=tf.random.Generator.from_seed(random.randrange(2**31)),
         )

@@ -421,11 +421,13 @@ class TestDropPath:
         assert not np.array_equal(masks[0], masks[2])
         assert not np.array_equal(*masks[0])
 
-    def test_keras_saves_and_loads_it(self, tmp_path):
+    @pytest.mark.parametrize("name", ["model.keras", "model.h5", "saved_model"])
+    @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
+    def test_keras_saves_and_loads_it(self, name, tmp_path):
         inputs = tf.keras.Input([2, 2, 1])
         model = tf.keras.Model(inputs, DropPath(0.25, name="drop")(inputs))
-        model.save(tmp_path / "model.keras")
-        layer = tf.keras.models.load_model(tmp_path / "model.keras").get_layer("drop")
+        model.save(tmp_path / name)
+        layer = tf.keras.models.load_model(tmp_path / name).get_layer("drop")
         assert (type(layer), layer.rate) == (DropPath, 0.25)
 
     @pytest.mark.parametrize("rate", [1, 1.5, -0.1, "0.1", True, None, float("nan")])

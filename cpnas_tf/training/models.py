@@ -1,0 +1,21 @@
+"""Loading saved Keras models that hold layers, quantizers and optimizers of Larq or of cpnas_tf."""
+
+import os
+
+import larq  # noqa: F401, Keras finds by name what an imported module has registered
+import tensorflow as tf
+
+from cpnas_tf.networks import operations, quantizers  # noqa: F401
+from cpnas_tf.training import optimizers  # noqa: F401
+
+
+def load_model(path: str | os.PathLike[str]) -> tf.keras.Model:
+    """Loads a model that `model.save(path)` wrote, compiled if it was saved so.
+
+    Args:
+        path: a `.keras` file, an `.h5` file or the folder of a SavedModel.
+
+    Raises:
+        OSError: if there is no file or folder of this name, or none that Keras can read.
+    """
+    return tf.keras.models.load_model(path)
