@@ -94,14 +94,17 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
     alone would report (regularization losses included), `filter_mse` and `class_centre` are the
     terms without their weights, all averaged over the epoch. The validation logs stay plain. A term
     whose weight is 0 is neither computed nor logged. Sample and class weights act on the compiled
-    loss only. Labels are integers, or one-hot `[batch, classes]` (if soft, the largest counts).
+    loss only. Labels are integers, or one-hot `[batch, classes]` (if soft, the largest counts). A
+    cross-entropy of probabilities is refused after the first batch if the model gives none.
 
     Decision: a class's centre is one running mean of the child's own maps, updated from each batch.
     A later `fit` goes on from the centres of the one before.
 
-    The terms are in the model only while a training step runs: between two steps and after `fit`,
-    whether it ended or failed, the model is as if this callback had never been there. A model with
-    its own `train_step` is fine if that calls `compute_loss`.
+    While `fit` runs, the model's `train_function` is this callback's. Layers and losses are changed
+    only within a step, so that evaluating or saving the model between two steps is as ever. After
+    `fit` nothing is left. A `fit` that raised leaves the train function behind: the next `fit`
+    drops it, and `train_on_batch` before that trains with the terms. A model with its own
+    `train_step` is fine if that calls `compute_loss`.
 
     Attributes:
         centres: after `build`, a variable `[classes, height, width, channels]`, or `[classes,
@@ -172,8 +175,8 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
 
         Raises:
             ValueError: if a term has a weight and the model no 1-bit kernel for it, or not a first
-                output `[batch, classes]`, or no one layer of the name `features` and of known
-                output size.
+                output `[batch, classes]` (a subclassed model has none), or no one layer of the name
+                `features` and of known output size.
         """
         if model is self._built_for:
             return
@@ -193,9 +196,11 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
                 self._share = _variable(0.0, name="share")
             if self.centre_weight:
                 self._weights["class_centre"] = self.centre_weight / 2
+                classes = _classes(model)
                 self._layer = _features_layer(model, self.features)
-                shape = [_classes(model), *_map_shape(self._layer, self.pooled)]
+                shape = [classes, *_map_shape(self._layer, self.pooled)]
                 self.centres = _variable(tf.zeros(shape), name="centres")
+            self._row_error = _variable(0.0, name="row_error")
             self._means = {name: tf.keras.metrics.Mean(name) for name in self._weights}
         self._built_for = model
 
@@ -205,27 +210,31 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         return list(self._means.values())
 
     def on_train_begin(self, logs=None):
-        """Makes a training step for the terms, beside the plain one that Keras has made."""
-        model = self.model
+        """Gives `fit` a training step with the terms, in the place of Keras's own."""
+        model, history = self.model, getattr(self.model, "history", None)  # new in each `fit`
         self.build(model)
-        made = model.make_train_function()  # that of an earlier `fit`, if not compiled anew since
-        plain = getattr(made, "plain", made)
-        if plain is not self._plain:  # else ours is traced already, too
-            self._plain, self._plain_graph = plain, model.train_tf_function
-            self._step = model.make_train_function(force=True)
-            model.train_tf_function = self._plain_graph
-        model.train_function = plain
-        history = getattr(model, "history", None)  # a new object in each `fit`
+        found = model.train_function
+        if hasattr(found, "restore"):  # of another ChildParentLoss, or of a `fit` that failed
+            if found.history is history:
+                raise ValueError("fit takes one ChildParentLoss, received more")
+            found.restore()
+        plain = model.train_function, model.train_tf_function
+        if plain[0] is not self._plain:  # else our step of the last `fit` is traced already
+            model.make_train_function(force=True)
+            self._plain, self._step = plain[0], (model.train_function, model.train_tf_function)
+        self._rows_checked = not _expects_probabilities(model)
 
-        def train_once(iterator):
-            vars(model)["train_function"] = plain
-            if getattr(model, "history", None) is not history:
-                return plain(iterator)  # a `fit` that failed just before its step left this here
+        def restore():
+            model.train_function, model.train_tf_function = plain
+
+        def train(iterator):
+            if getattr(model, "history", None) is not history:  # a `fit` that failed left this here
+                restore()
+                return plain[0](iterator)
             return self._train(iterator)
 
-        train_once.plain = plain
-        self._train_once = train_once
-        vars(model)["train_tf_function"] = None  # TensorBoard would draw it, and fail: not traced
+        train.history, train.restore = history, restore
+        model.train_function, model.train_tf_function = train, self._step[1]
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the means of the epoch, and sets how much of their weights the terms have."""
@@ -234,15 +243,9 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         if self.warmup_epochs:
             self._share.assign(min(1.0, epoch / self.warmup_epochs))
 
-    def on_train_batch_begin(self, batch, logs=None):
-        """Puts the step with the terms, for one call, where `fit` looks its train function up."""
-        if hasattr(self.model.train_function, "plain"):
-            raise ValueError("fit takes one ChildParentLoss, received more")
-        vars(self.model)["train_function"] = self._train_once
-
     def on_train_end(self, logs=None):
-        """Gives TensorBoard the plain step back."""
-        vars(self.model)["train_tf_function"] = self._plain_graph
+        """Gives Keras's own training step back."""
+        self.model.train_function.restore()
 
     def _train(self, iterator):
         """Runs Keras's training step, with the terms in the model's loss and in its logs."""
@@ -257,7 +260,21 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
             # Keras adds up what the workers log, and here each logs the means over all of them.
             wrapped.append((model, "_distribute_reduction_method", "first"))
         with _replaced(wrapped):
-            return self._with_total(self._step(iterator))
+            logs = self._with_total(self._step[0](iterator))
+        if not self._rows_checked:
+            self._check_rows()
+        return logs
+
+    def _check_rows(self):
+        """Raises ValueError if the first batch's outputs were no probabilities for the loss."""
+        self._rows_checked = True
+        error = self._row_error.numpy()
+        if error > 0.1:  # a softmax in float16 is closer
+            raise ValueError(
+                f"the loss of the model {self.model.name!r} expects probabilities, but a row "
+                f"of its first output has a sum that differs from 1 by {error:.3g}: end the model "
+                "with a softmax, or compile it with a loss that has from_logits=True"
+            )
 
     def _with_total(self, logs):
         """The logs of all replicas' step with the total for their `loss`."""
@@ -283,6 +300,8 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         def total_loss(x=None, y=None, y_pred=None, sample_weight=None):
             loss = compute_loss(x, y, y_pred, sample_weight)
             terms = self._terms(tf.nest.flatten(y)[0])
+            row_sums = tf.reduce_sum(tf.cast(tf.nest.flatten(y_pred)[0], tf.float32), axis=-1)
+            self._row_error.assign(tf.reduce_max(tf.abs(row_sums - 1)))
             self._replica.added = True
             # The replicas' gradients are summed: each takes its share, as of Keras's own losses.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -355,13 +374,28 @@ def _replaced(attributes):
         yield
 
 
+def _expects_probabilities(model):
+    """Whether the loss of a model's first output is a cross-entropy of probabilities."""
+    loss = model.loss
+    if isinstance(loss, dict):
+        loss = loss.get(model.output_names[0])
+    elif isinstance(loss, (list, tuple)):
+        loss = loss[0]
+    losses = tf.keras.losses
+    if isinstance(loss, (losses.CategoricalCrossentropy, losses.SparseCategoricalCrossentropy)):
+        return not loss.get_config()["from_logits"]
+    functions = (losses.categorical_crossentropy, losses.sparse_categorical_crossentropy)
+    return (losses.get(loss) if isinstance(loss, str) else loss) in functions
+
+
 def _classes(model):
     """The number of classes of a model whose first output is `[batch, classes]`."""
     shapes = [tuple(output.shape) for output in model.outputs or ()]
     if not shapes or len(shapes[0]) != 2 or (shapes[0][1] or 0) < 2:
         raise ValueError(
-            f"the model {model.name!r} must be built and have a first output [batch, classes] for "
-            f"its class centres, received outputs of the shapes: {shapes}"
+            f"the model {model.name!r} must be a built functional one and have a first output "
+            f"[batch, classes] for its class centres, received outputs of the shapes: {shapes} "
+            "(centre_weight=0 needs none)"
         )
     return shapes[0][1]
 
