@@ -156,20 +156,26 @@ class ChildParentSearch:
             estimate=estimate,
         )
 
-    def start(self, directory):
+    def start(self, directory, *, verbose="auto"):
         """The `ChildParentTuner` of the search in a folder, which goes on from what it finds there.
+
+        Args:
+            directory, verbose: see `run`.
 
         Raises:
             ValueError: if the folder holds another search, or checkpoints and none can be read.
         """
         with self._strategy.scope():
-            return ChildParentTuner(self._make_oracle(), self._build(), directory=directory)
+            return ChildParentTuner(
+                self._make_oracle(), self._build(), directory=directory, verbose=verbose
+            )
 
-    def run(self, directory):
+    def run(self, directory, *, verbose="auto"):
         """Runs the search in a folder, or goes on with it.
 
         Args:
             directory: for `search.csv`, `checkpoints` and TensorBoard's `logs`.
+            verbose: how much to show of it, as in Keras's `fit`; see `runs.progress.Progress`.
 
         Returns:
             A dict of the `genotype`; `scores`, for each of the 28 edges a dict, operation -> its
@@ -179,7 +185,7 @@ class ChildParentSearch:
             ValueError: if the folder holds another search, or checkpoints and none can be read.
             keras_tuner.errors.FatalError: if training fails or a loss is not finite.
         """
-        tuner = self.start(directory)
+        tuner = self.start(directory, verbose=verbose)
         with self._strategy.scope():
             tuner.search()
         return {
@@ -190,13 +196,14 @@ class ChildParentSearch:
         }
 
 
-def search(train, validation, *, directory, **settings):
+def search(train, validation, *, directory, verbose="auto", **settings):
     """Searches a binary architecture, see `ChildParentSearch`.
 
     Args:
         train: `Images` to train on.
         validation: `Images` to validate on, disjoint from `train`.
         directory: folder of the search, where one that was stopped goes on.
+        verbose: see `ChildParentSearch.run`.
         settings: the other arguments of `ChildParentSearch`.
 
     Returns:
@@ -206,7 +213,8 @@ def search(train, validation, *, directory, **settings):
         ValueError: if a setting is impossible for these images.
         keras_tuner.errors.FatalError: if training fails or a loss is not finite.
     """
-    return ChildParentSearch(train, validation, **settings).run(directory)["genotype"]
+    planned = ChildParentSearch(train, validation, **settings)
+    return planned.run(directory, verbose=verbose)["genotype"]
 
 
 def _cosine(first, final, epochs, epoch):

@@ -249,19 +249,23 @@ class PCDarts:
             "peak_bytes": peak_bytes(),
         }
 
-    def start(self, directory):
+    def start(self, directory, *, verbose="auto"):
         """The search in a folder, which goes on from what it finds there.
+
+        Args:
+            directory, verbose: see `run`.
 
         Raises:
             ValueError: if checkpoints are there and none can be read.
         """
-        return PCDartsRun(self, self._build(), directory=directory)
+        return PCDartsRun(self, self._build(), directory=directory, verbose=verbose)
 
-    def run(self, directory):
+    def run(self, directory, *, verbose="auto"):
         """Runs the search in a folder, or goes on with it.
 
         Args:
             directory: for `search.csv`, `checkpoints` and TensorBoard's `logs`.
+            verbose: how much to show of it, as in Keras's `fit`; see `runs.progress.Progress`.
 
         Returns:
             A dict of the `genotype`; `scores`, for each of the 28 edges a dict, operation -> its
@@ -272,7 +276,7 @@ class PCDarts:
             OSError: if the folder cannot be written (a full disk included); the checkpoints before
                 are untouched.
         """
-        running = self.start(directory)
+        running = self.start(directory, verbose=verbose)
         running.search()
         return {
             "genotype": self.genotype(running.supernet),
@@ -292,13 +296,15 @@ class PCDartsRun:
         planned: the `PCDarts`.
         supernet: its compiled `MixedSupernet`.
         directory: folder for `search.csv`, `checkpoints` and TensorBoard's `logs`.
+        verbose: how much to show, see `runs.progress.Progress`.
 
     Attributes:
         supernet: as given.
         rows: of `search.csv`, see `search_log.write_epochs`.
     """
 
-    def __init__(self, planned, supernet, *, directory):
+    def __init__(self, planned, supernet, *, directory, verbose="auto"):
+        self._verbose = progress.check_verbose(verbose)
         self._planned, self.supernet = planned, supernet
         self._folder = os.fspath(directory)
         self._checkpoints = Checkpoints(
@@ -319,13 +325,14 @@ class PCDartsRun:
         if done == planned.epochs:
             return
         os.makedirs(self._folder, exist_ok=True)
+        shown = progress.Progress(planned.epochs, done, "epoch", verbose=self._verbose)
         self.supernet.fit(
             planned.stream(first_step=done * planned.steps),
             initial_epoch=done,
             epochs=planned.epochs,
             steps_per_epoch=planned.steps,
             verbose=0,
-            callbacks=[_Epochs(self, progress.Progress(planned.epochs, done, "epoch"))],
+            callbacks=[_Epochs(self, shown)],
         )
 
     def finish_epoch(self, logs, seconds):

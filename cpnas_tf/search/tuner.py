@@ -37,6 +37,7 @@ class ChildParentTuner(BaseTuner):
         oracle: a `ChildParentOracle`.
         pair: the `Pair` to train, made in the scope of the strategy that the tuner is made in.
         directory: folder of the search, where `search.csv` is written.
+        verbose: how much to show, see `runs.progress.Progress`.
 
     Attributes:
         pair: as given.
@@ -46,7 +47,8 @@ class ChildParentTuner(BaseTuner):
         ValueError: if checkpoints are there and none can be read, or they are of another search.
     """
 
-    def __init__(self, oracle, pair, *, directory):
+    def __init__(self, oracle, pair, *, directory, verbose="auto"):
+        verbose = progress.check_verbose(verbose)
         strategy = tf.distribute.get_strategy()
         self.pair, self.seconds = pair, []
         self._folder, self._is_chief = os.fspath(directory), devices.is_chief(strategy)
@@ -63,7 +65,7 @@ class ChildParentTuner(BaseTuner):
         self.reload()
         done = len(self.oracle.results)
         self._batches = pair.batches(epoch=done)
-        self._progress = progress.Progress(oracle.architectures, done)
+        self._progress = progress.Progress(oracle.architectures, done, verbose=verbose)
         self._summaries = Summaries(os.path.join(self._folder, "logs"))
 
     def search(self):

@@ -12,7 +12,7 @@ from cpnas_tf.networks.cells import scale_drop_path
 from cpnas_tf.networks.quantizers import one_bit_kernels
 from cpnas_tf.runs import history
 from cpnas_tf.runs.checkpoints import Checkpoints, network_parts
-from cpnas_tf.runs.progress import show
+from cpnas_tf.runs.progress import Progress
 from cpnas_tf.runs.tensorboard import Summaries
 
 _SAVE_SECONDS = 600  # an epoch may take hours
@@ -92,8 +92,14 @@ class EpochCallback(tf.keras.callbacks.Callback):
             return done == self._epochs or waited >= self._early_stopping
         return done == self._epochs
 
-    def restore(self, directory):
-        """Takes a folder, and goes back to the last checkpoint in it that can be read, if any."""
+    def restore(self, directory, *, verbose):
+        """Takes a folder, and goes back to the last checkpoint in it that can be read, if any.
+
+        Args:
+            directory: the folder.
+            verbose: how much to show of the training, see `Progress`.
+        """
+        self._progress = Progress(self._epochs, 0, "epoch", verbose=verbose)
         self._csv = os.path.join(directory, "history.csv")
         self._summaries = Summaries(os.path.join(directory, "logs"))
         centres = getattr(self._child_parent, "centres", None)
@@ -143,7 +149,9 @@ class EpochCallback(tf.keras.callbacks.Callback):
             self._running = None
 
     def on_train_batch_end(self, batch, logs=None):
-        """Saves amid a long epoch."""
+        """Shows where the epoch is, and saves amid a long one."""
+        done = self._steps - self.params["steps"] + batch
+        self._progress.step(len(self.rows), done, self._steps, loss=logs["loss"])
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
 
@@ -179,7 +187,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
         if is_chief:
             history.write(self._csv, self.rows)
             name = self._network.name
-            show(history.line(self.rows, name=name, epochs=self._epochs))
+            self._progress.line(history.line(self.rows, name=name, epochs=self._epochs))
         self._write_state()
         if is_chief:
             self._summaries.write(row["epoch"], {k: v for k, v in row.items() if k != "epoch"})

@@ -7,7 +7,6 @@ References:
 import functools
 import math
 import os
-import sys
 
 import tensorflow as tf
 
@@ -15,6 +14,7 @@ from cpnas_tf import devices
 from cpnas_tf.data import streams
 from cpnas_tf.networks.cells import add_auxiliary_tower
 from cpnas_tf.runs.checkpoints import has_checkpoint, load_weights
+from cpnas_tf.runs.progress import check_verbose
 from cpnas_tf.training.callback import EpochCallback
 from cpnas_tf.training.optimizers import check_optimizer, make_optimizer
 
@@ -134,7 +134,7 @@ class Training:
             child_parent=child_parent,
         )
 
-    def run(self, directory):
+    def run(self, directory, *, verbose="auto"):
         """Trains in a folder; a training that was stopped there goes on, to the same end.
 
         Each epoch, and every ten minutes of a long one, ends with a checkpoint, of which the last
@@ -142,6 +142,7 @@ class Training:
 
         Args:
             directory: folder for `checkpoints`, `history.csv` and TensorBoard's `logs`.
+            verbose: how much to show of it, as in Keras's `fit`; see `runs.progress.Progress`.
 
         Returns:
             The rows of `history.csv`, a dict an epoch: losses, accuracies, the learning rate of the
@@ -153,9 +154,9 @@ class Training:
             OSError: if `directory` cannot be written (a full disk included); the checkpoints before
                 are untouched.
         """
-        progress = self._progress
+        progress, verbose = self._progress, check_verbose(verbose)
         os.makedirs(directory, exist_ok=True)
-        progress.restore(directory)
+        progress.restore(directory, verbose=verbose)
         try:
             if not progress.is_over and progress.steps_done % self._steps:
                 self._fit(until=progress.steps_done // self._steps + 1)
@@ -175,18 +176,19 @@ class Training:
             initial_epoch=done // self._steps,
             epochs=until,
             steps_per_epoch=self._steps - done % self._steps,
-            verbose=1 if sys.stdout.isatty() else 0,
+            verbose=0,
             callbacks=[*([self._child_parent] if self._child_parent else []), self._progress],
         )
 
 
-def train(model, images, *, directory, warm_start=None, **settings):
+def train(model, images, *, directory, warm_start=None, verbose="auto", **settings):
     """Trains a Keras classifier in a folder, see `Training`.
 
     Args:
         model, images: see `Training`.
         directory: folder of the training, where one that was stopped goes on.
         warm_start: see `Training`; a training that goes on does not need it any more.
+        verbose: see `Training.run`.
         settings: the other arguments of `Training`.
 
     Returns:
@@ -200,7 +202,8 @@ def train(model, images, *, directory, warm_start=None, **settings):
     """
     if has_checkpoint(directory):
         warm_start = None
-    return Training(model, images, warm_start=warm_start, **settings).run(directory)
+    planned = Training(model, images, warm_start=warm_start, **settings)
+    return planned.run(directory, verbose=verbose)
 
 
 def _check_devices(strategy, batch_size, jit_compile):

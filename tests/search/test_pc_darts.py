@@ -99,8 +99,8 @@ def whole(tmp_path_factory):
         found.planned = PCDarts(TRAIN, VALIDATION, **SETTINGS)
         start = found.planned.start
 
-        def watched(folder):
-            found.search = start(folder)
+        def watched(folder, **settings):
+            found.search = start(folder, **settings)
             found.initial = values(found.search)
             return found.search
 
@@ -133,8 +133,9 @@ def new_search(whole, monkeypatch):
     monkeypatch.setattr(pc_darts, "MixedSupernet", restart)
     monkeypatch.setattr(supernet, "compile", lambda *args, **settings: None)
 
-    def make(folder, **settings):
-        return PCDarts(TRAIN, VALIDATION, **{**SETTINGS, **settings}).start(folder)
+    def make(folder, *, verbose="auto", **settings):
+        planned = PCDarts(TRAIN, VALIDATION, **{**SETTINGS, **settings})
+        return planned.start(folder, verbose=verbose)
 
     return make
 
@@ -308,6 +309,21 @@ class TestSearch:
         with pytest.raises(ValueError, match=f"^{message}$"):
             PCDarts(TRAIN, VALIDATION, **{**SETTINGS, **settings})
         assert os.listdir(tmp_path) == []
+
+    def test_verbose(self, new_search, stop_after, tmp_path, capsys):
+        stop_after(tmp_path / "silent", EPOCHS - 1)
+        shutil.copytree(tmp_path / "silent", tmp_path / "told")
+        capsys.readouterr()
+        new_search(tmp_path / "silent", verbose=0).search()
+        assert capsys.readouterr().out == ""
+        new_search(tmp_path / "told", verbose=1).search()
+        moves = capsys.readouterr().out.split("\r")[1:]
+        steps = [f"epoch {EPOCHS}: step {step}/{STEPS}" for step in range(1, STEPS + 1)]
+        assert moves[:-1] == steps
+        assert moves[-1].startswith(f"[  {EPOCHS}/{EPOCHS}] weights")
+        with pytest.raises(ValueError, match="^verbose must be .* received: 'yes'$"):
+            new_search(tmp_path / "refused", verbose="yes")
+        assert not (tmp_path / "refused").exists()
 
 
 class TestStoppedSearch:

@@ -67,8 +67,8 @@ def run_search(folder):
             super().__init__(*args, **kwargs)
             found.tuner, found.initial = self, values(self)
 
-    def run(planned, directory):
-        found.result = run_planned(planned, directory)
+    def run(planned, directory, **settings):
+        found.result = run_planned(planned, directory, **settings)
         return found.result
 
     run_planned = ChildParentSearch.run
@@ -103,14 +103,14 @@ def new_tuner(whole):
         new.train_step, new.count_correct = pair.train_step, pair.count_correct
         return new
 
-    def make(folder, **settings):
+    def make(folder, *, verbose="auto", **settings):
         for name, variable in variables(whole.tuner).items():
             variable.assign(whole.initial[name])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cpnas, "Supernet", supernet)
             patch.setattr(cpnas, "Pair", traced)
             planned = plan(**settings)
-            return planned.start(folder)
+            return planned.start(folder, verbose=verbose)
 
     return make
 
@@ -287,6 +287,7 @@ class TestSearch:
             search(
                 **large,
                 directory=tmp_path,
+                verbose=2,
                 cells=4,
                 channels=6,
                 stem="imagenet",
@@ -326,7 +327,7 @@ class TestSearch:
             "allow_none": False,
             "results": [],
         }
-        assert tuner == {"directory": tmp_path}
+        assert tuner == {"directory": tmp_path, "verbose": 2}
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -489,6 +490,18 @@ class TestTuner:
             assert float(child) == pytest.approx(100 * row["child_accuracy"], abs=0.01)
             assert float(parent) == pytest.approx(100 * row["parent_accuracy"], abs=0.01)
             assert float(speed) == pytest.approx(STEPS * BATCH / row["seconds"], rel=0.1, abs=1)
+
+    def test_verbose(self, new_tuner, stopped, tmp_path, capsys):
+        new_tuner(shutil.copytree(stopped, tmp_path / "silent"), verbose=0).search()
+        assert capsys.readouterr().out == ""
+        new_tuner(stopped, verbose=1).search()
+        moves = capsys.readouterr().out.split("\r")
+        steps = [f"step {step}/{STEPS}" for step in range(1, STEPS + 1)]
+        assert moves[1 : STEPS + 1] == [f"architecture 4: {step}" for step in steps]
+        assert moves[STEPS + 1].startswith("[  4/5] stage 1 round 0 sample 0  child")
+        with pytest.raises(ValueError, match="^verbose must be .* received: 'yes'$"):
+            new_tuner(tmp_path / "refused", verbose="yes")
+        assert not (tmp_path / "refused").exists()
 
 
 class TestStoppedSearch:

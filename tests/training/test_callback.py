@@ -256,3 +256,21 @@ class TestTold:
         lines = capsys.readouterr().out.splitlines()
         assert [line.split()[1] for line in lines] == [f"[{n}/{EPOCHS}]" for n in range(1, 5)]
         assert lines[-1].endswith("ETA 0:00:00")
+
+    def test_verbose(self, tmp_path, capsys):
+        silent, told = small_model(), small_model()
+        train(silent, tmp_path / "silent", verbose=0)
+        assert capsys.readouterr().out == ""
+        history = train(told, tmp_path / "told", verbose=1)
+        assert_same(state(told), state(silent))
+        moves = capsys.readouterr().out.split("\r")[1:]
+        assert len(moves) == EPOCHS * (STEPS + 1)
+        for epoch, row in enumerate(history):
+            *steps, line = moves[epoch * (STEPS + 1) :][: STEPS + 1]
+            for number, step in enumerate(steps, start=1):
+                assert step.startswith(f"epoch {epoch + 1}: step {number}/{STEPS}  loss ")
+            assert float(steps[-1].split()[-1]) == pytest.approx(row["loss"], abs=1e-4)
+            assert f"[{epoch + 1}/{EPOCHS}] loss {row['loss']:.4f}" in line
+        with pytest.raises(ValueError, match="^verbose must be .* received: 'yes'$"):
+            train(small_model(), tmp_path / "refused", verbose="yes")
+        assert not (tmp_path / "refused").exists()
