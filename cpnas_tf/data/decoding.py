@@ -52,11 +52,16 @@ def decode(contents, shape):
 
 def upright(image, orientation):
     """Turns an image `[height, width, channels]` as an EXIF orientation, 1 to 8, says."""
-    image = tf.cond(orientation > 4, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+    image = tf.cond(orientation > 4, lambda: _transpose(image), lambda: image)
     flipped_columns = tf.reduce_any(orientation == [2, 3, 6, 7])
     flipped_rows = tf.reduce_any(orientation == [3, 4, 7, 8])
     image = tf.cond(flipped_columns, lambda: image[:, ::-1], lambda: image)
     return tf.cond(flipped_rows, lambda: image[::-1], lambda: image)
+
+
+def _transpose(image):
+    """Swaps rows and columns, in float32: of uint8 TensorFlow logs that oneDNN wants AVX-512."""
+    return tf.cast(tf.transpose(tf.cast(image, tf.float32), [1, 0, 2]), image.dtype)
 
 
 def exif_orientation(contents):

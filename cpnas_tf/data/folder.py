@@ -105,7 +105,7 @@ def _origin(files, root):
             content = opened.read()
         size += len(content)
         checksum = zlib.crc32(content, zlib.crc32(f"{name}\0{len(content)}\0".encode(), checksum))
-    return f"{len(files)} images, {size} bytes, checksum {checksum:08x}"
+    return f"{len(files)} images ({size} bytes, checksum {checksum:08x})"
 
 
 def _files(path, split):

@@ -19,8 +19,8 @@ class Images:
         images: uint8 [n, height, width, channels].
         labels: int32 [n], positions in `class_names`.
         class_names: the classes' names.
-        origin: what `data.load` read them from, a text per part, such as `{"train/cat": "8 images,
-            5120 bytes, checksum 3f2a9c04"}`; the same files give the same text. Empty for images
+        origin: what `data.load` read them from, a text per part, such as `{"train/cat": "8 images
+            (5120 bytes, checksum 3f2a9c04)"}`; the same files give the same text. Empty for images
             that it did not read.
 
     Raises:

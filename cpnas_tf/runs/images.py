@@ -40,14 +40,16 @@ def difference(there, here):
 def other_classes(there, here):
     """The difference of two lists of class names in words; None if there is none."""
     gone, new = ([name for name in a if name not in b] for a, b in ((there, here), (here, there)))
-    if gone or new:
+    if gone and new:
         return f"the class {_first(gone)} there, {_first(new)} here"
+    if gone or new:
+        return f"the class {_first(gone or new)} is missing {'here' if gone else 'there'}"
     return None if there == here else "the classes in another order"
 
 
 def _first(names):
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{names[0]!r}{more}" if names else "missing"
+    return f"{names[0]!r}{more}"
 
 
 def _other_text(part, there, here):

@@ -95,8 +95,8 @@ class TestFolder:
         small_folder.write(
             tmp_path / "pets" / "train" / "dog" / "4.png", np.zeros((8, 8, 3), np.uint8)
         )
-        line = check_refused(tmp_path, *command, value="(train/dog: 4 images, ")
-        assert " there, 5 images, " in line
+        line = check_refused(tmp_path, *command, value="(train/dog: 4 images (")
+        assert " there, 5 images (" in line
         assert "restore them, or start afresh with --overwrite" in line
         (tmp_path / "pets" / "train" / "dog" / "4.png").unlink()
         succeed(forked.run(*command))

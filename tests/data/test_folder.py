@@ -195,7 +195,7 @@ class TestOrigin:
         origin = self.origin(folder)
         assert list(origin) == ["train/cat", "train/dog"]
         sizes = [path.stat().st_size for path in (folder / "train" / "dog").iterdir()]
-        assert origin["train/dog"].startswith(f"2 images, {sum(sizes)} bytes, ")
+        assert origin["train/dog"].startswith(f"2 images ({sum(sizes)} bytes, checksum ")
         assert image_folder.load(folder, "test").origin.keys() == {"test/cat", "test/dog"}
 
     def test_it_is_the_same_elsewhere_and_beside_other_files(self, folder, tmp_path_factory):

@@ -42,8 +42,8 @@ def test_what_only_one_of_them_read_does_not_count():
     ("change", "difference"),
     [
         ({"classes": ["dog", "zebra"]}, "the class 'cat' there, 'zebra' here"),
-        ({"classes": ["dog"]}, "the class 'cat' there, missing here"),
-        ({"classes": ["cat", "dog", "x", "y"]}, "the class missing there, 'x' and 1 more here"),
+        ({"classes": ["dog"]}, "the class 'cat' is missing here"),
+        ({"classes": ["cat", "dog", "x", "y"]}, "the class 'x' and 1 more is missing there"),
         ({"classes": ["dog", "cat"]}, "the classes in another order"),
         ({"shape": [9, 8, 3]}, "images of 8x8x3 there, of 9x8x3 here"),
         (

@@ -132,8 +132,8 @@ class TestTestImages:
         path = there / "pets" / "test" / "dog"
         shutil.copyfile(path / "1.png", path / "3.png")
         line = refusal(run, data_dir=there)
-        assert "(test/dog: 2 images, " in line
-        assert " there, 3 images, " in line
+        assert "(test/dog: 2 images (" in line
+        assert " there, 3 images (" in line
 
     def test_other_training_images_are_no_matter(self, run, there):
         (there / "pets" / "train" / "dog" / "1.png").unlink()
