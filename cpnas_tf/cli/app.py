@@ -125,6 +125,7 @@ def run(main, *, sections=()):
         main: the command, without arguments.
         sections: the sections that its --config has, if it has one.
     """
+    _use_utf8()
     # Python puts the command's folder first on the path: its profile.py would hide Python's own.
     folder = os.path.dirname(os.path.realpath(sys.argv[0]))
     sys.path[:] = [path for path in sys.path if path != folder]
@@ -139,6 +140,15 @@ def run(main, *, sections=()):
     except KeyboardInterrupt:
         signal.alarm(0)
         _fail("stopped: the same command goes on from here", code=130)
+
+
+def _use_utf8():
+    """Starts the command anew where the locale has Python name files in another encoding.
+
+    TensorFlow's names, and the files that are written, are UTF-8 in every locale.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1"})
 
 
 def _open_standard_streams():

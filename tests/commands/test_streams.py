@@ -90,6 +90,21 @@ def test_what_standard_output_cannot_encode_is_replaced(quickstart):
     assert b"caf?/plots" in outcome.stdout
 
 
+@pytest.mark.parametrize(
+    ("environment", "shown"),
+    [({"PYTHONIOENCODING": "ascii"}, "caf?"), ({"PYTHONIOENCODING": "utf-8"}, "caf\u00e9")],
+)
+def test_a_locale_without_utf_8_names_files_alike(tmp_path, environment, shown):
+    """Of letters beyond ASCII it would make others, which TensorFlow takes for no path."""
+    locale = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    folder = tmp_path / "caf\u00e9"
+    arguments = ("plot", "--genotype=darts", f"--output={folder}")
+    outcome = shell("", *arguments, **locale, **environment)
+    assert (outcome.returncode, outcome.stderr) == (0, b"")
+    assert f"{tmp_path}/{shown}/" in outcome.stdout.decode()
+    assert folder.is_dir()
+
+
 def close_output():
     os.close(1)
     sys.stdout = None

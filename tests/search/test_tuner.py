@@ -389,7 +389,7 @@ class TestSearch:
 class TestTuner:
     def test_goes_on_from_what_is_in_the_folder_when_it_starts(self, new_tuner, stopped):
         assert len(new_tuner(stopped).oracle.results) == 3
-        shutil.rmtree(stopped / "tuner")
+        shutil.rmtree(stopped / "checkpoints")
         assert new_tuner(stopped).oracle.results == ()
 
     def test_what_was_not_sampled_is_untouched_bit_by_bit(self, stop_at, whole, tmp_path):
