@@ -1,6 +1,6 @@
 # make quickstart   search, train, evaluate, export and plot on the digits, into runs/quickstart; to be
 #                   done in minutes, with half of the images and of the epochs of the configs
-# make test         lint, format check and tests
+# make test         lint, format and type check, tests
 #
 # Each makes the virtual environment .venv on first use, from $(PYTHON), which needs to be 3.10, 3.11 or
 # 3.12, with exactly the versions of constraints.txt. `make clean` removes it, the results in runs stay.
@@ -32,13 +32,14 @@ test: lint
 lint: .venv/installed
 	$(VENV_PYTHON) -m ruff check
 	$(VENV_PYTHON) -m ruff format --check
+	$(VENV_PYTHON) -m mypy
 
 format: .venv/installed
 	$(VENV_PYTHON) -m ruff check --fix
 	$(VENV_PYTHON) -m ruff format
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 # The stamp is written last, so an interrupted installation starts over. The variable, unlike the
 # option, also pins what pip uses to build packages.

@@ -44,7 +44,7 @@ REFERENCE_NETWORKS = {
 }
 
 
-def shown_name(name):
+def shown_name(name: str) -> str:
     """A data set's name to show: of a folder its last part, since where it lies is private."""
     if not name.startswith(FOLDER):
         return name

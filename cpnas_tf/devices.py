@@ -9,16 +9,23 @@
   --workdir must be the chief's, on a shared disk.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
 import resource
 import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
 
-def check_strategy(name):
+def check_strategy(name: str) -> tuple[int, int]:
     """The worker's number and how many there are, (0, 1) where there is one process.
 
     Raises:
@@ -49,7 +56,7 @@ def check_strategy(name):
     return index, len(workers)
 
 
-def make_strategy(name):
+def make_strategy(name: str) -> tf.distribute.Strategy:
     """Makes the `tf.distribute.Strategy` of a name in `STRATEGIES`.
 
     "multi_worker" waits for the other workers, and must be made before TensorFlow computes.
@@ -81,7 +88,9 @@ def make_strategy(name):
 
 
 @contextlib.contextmanager
-def scope(strategy, *, policy="float32"):
+def scope(
+    strategy: tf.distribute.Strategy, *, policy: str | tf.keras.mixed_precision.Policy = "float32"
+) -> Iterator[None]:
     """Where a model is made: on all devices of a strategy, under one of Keras's dtype policies.
 
     Args:
@@ -100,7 +109,7 @@ def scope(strategy, *, policy="float32"):
         tf.keras.mixed_precision.set_global_policy(before)
 
 
-def check_batch_size(strategy, batch_size):
+def check_batch_size(strategy: tf.distribute.Strategy, batch_size: int) -> None:
     """Raises ValueError unless a batch can be divided between the replicas."""
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
@@ -109,7 +118,9 @@ def check_batch_size(strategy, batch_size):
         )
 
 
-def distribute(strategy, batches):
+def distribute(
+    strategy: tf.distribute.Strategy, batches: tf.data.Dataset
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """Gives each replica its part of every batch of a `tf.data.Dataset`: the first, the second...
 
     Returns:
@@ -138,12 +149,12 @@ def distribute(strategy, batches):
     return strategy.distribute_datasets_from_function(parts)
 
 
-def is_chief(strategy):
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes files."""
     return not _task(strategy)
 
 
-def is_alone(strategy):
+def is_alone(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the only one."""
     return _task(strategy) is None
 
@@ -153,7 +164,7 @@ def _task(strategy):
     return getattr(strategy.cluster_resolver, "task_id", None)
 
 
-def wait_for_all(strategy):
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
     """Returns when all workers have called it, if there are several."""
     if is_alone(strategy):
         return
@@ -166,7 +177,7 @@ def wait_for_all(strategy):
     count()
 
 
-def peak_bytes():
+def peak_bytes() -> int:
     """The memory that was in use at most: of the first GPU, or else of the process."""
     import tensorflow as tf
 

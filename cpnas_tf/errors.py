@@ -20,13 +20,13 @@ _ADVICE = {
 }
 
 
-def first_line(error):
+def first_line(error: BaseException) -> str:
     """What an error says, in one line, without the graph nodes that TensorFlow names."""
     lines = _TENSORFLOW.sub("", str(error)).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
 
 
-def explain(error):
+def explain(error: BaseException) -> str | None:
     """What the user can mend, in a line, or None: of a bug a traceback says most."""
     keras_tuner = sys.modules.get("keras_tuner.errors")  # importing it takes seconds
     if isinstance(error, (ValueError, OSError, *([keras_tuner.FatalError] if keras_tuner else []))):
@@ -37,6 +37,6 @@ def explain(error):
     return _ADVICE.get(name)
 
 
-def message(error):
+def message(error: BaseException) -> str:
     """What an error says, or its kind if it says nothing."""
     return str(error) or type(error).__name__

@@ -11,9 +11,11 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 
-def write_atomically(path, data):
+def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
     """Writes text or bytes so that `path` holds the old content or the new, never a part of it.
 
     Raises:
@@ -37,7 +39,7 @@ def write_atomically(path, data):
 
 
 @contextlib.contextmanager
-def replaced(folder):
+def replaced(folder: str | os.PathLike[str]) -> Iterator[str]:
     """Gives an empty folder that takes the place of `folder` at the end of the block.
 
     If the block ends with an error, `folder` stays as it is. A process that is killed leaves the
@@ -65,12 +67,17 @@ def replaced(folder):
                 os.rmdir(partial)
 
 
-def write_json(path, value):
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes `value` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_csv(path, rows, *, columns=None):
+def write_csv(
+    path: str | os.PathLike[str],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    columns: Sequence[str] | None = None,
+) -> None:
     """Writes dicts as CSV, atomically.
 
     Args:
@@ -85,7 +92,7 @@ def write_csv(path, rows, *, columns=None):
     write_atomically(path, file.getvalue())
 
 
-def read_json(path):
+def read_json(path: str | os.PathLike[str]) -> Any:
     """Reads a JSON file that a command wrote.
 
     Raises:
@@ -101,7 +108,7 @@ def read_json(path):
 
 
 @contextlib.contextmanager
-def exclusive(folder, *, wait=False):
+def exclusive(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
     """Makes a folder, and keeps other processes out of it until the end of the block.
 
     Args:
@@ -126,7 +133,7 @@ def exclusive(folder, *, wait=False):
         yield
 
 
-def remove(path):
+def remove(path: str | os.PathLike[str]) -> None:
     """Removes a file, a link or a folder with all that is in it; nothing where nothing is."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
@@ -136,7 +143,7 @@ def remove(path):
 
 
 @contextlib.contextmanager
-def plain_path(path):
+def plain_path(path: str | os.PathLike[str]) -> Iterator[str]:
     """Gives a path of a file that TensorFlow takes for no pattern.
 
     TensorFlow looks for a checkpoint's files, those of a SavedModel included, with the path as a

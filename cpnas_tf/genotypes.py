@@ -10,8 +10,12 @@ References:
     DARTS (Liu et al., 2019) and PC-DARTS (Xu et al., 2020): the published cells.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
+import os
+from collections.abc import Sequence
 
 from cpnas_tf.files import write_atomically
 
@@ -57,7 +61,7 @@ class Genotype:
     normal: tuple[str, ...]
     reduce: tuple[str, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for cell in CELL_TYPES:
             names = getattr(self, cell)
             if not isinstance(names, (list, tuple)) or len(names) != len(EDGES):
@@ -74,27 +78,27 @@ class Genotype:
             object.__setattr__(self, cell, tuple(names))
 
     @classmethod
-    def from_choices(cls, choices):
+    def from_choices(cls, choices: Sequence[str]) -> Genotype:
         """Makes a genotype of 28 names, the normal cell's 14 first."""
         choices = tuple(choices)
         return cls(choices[: len(EDGES)], choices[len(EDGES) :])
 
     @property
-    def choices(self):
+    def choices(self) -> tuple[str, ...]:
         """The 28 operations' names, the normal cell's 14 first."""
         return self.normal + self.reduce
 
     @property
-    def indices(self):
+    def indices(self) -> tuple[int, ...]:
         """The 28 choices as positions in `OPERATIONS`."""
         return tuple(map(OPERATIONS.index, self.choices))
 
-    def to_json(self):
+    def to_json(self) -> str:
         """The genotype as JSON text: `{"normal": [14 names], "reduce": [14 names]}`."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text):
+    def from_json(cls, text: str) -> Genotype:
         """Reads what `to_json` wrote.
 
         Raises:
@@ -113,7 +117,7 @@ class Genotype:
         return cls(**cells)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike[str]) -> Genotype:
         """Reads a genotype file, or gives the published genotype of that name, one of `PUBLISHED`.
 
         A file of such a name is `./darts`.
@@ -134,7 +138,7 @@ class Genotype:
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot read the genotype {path}: {error}") from None
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a genotype file, atomically."""
         write_atomically(path, self.to_json())
 

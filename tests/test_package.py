@@ -148,8 +148,11 @@ def parse(path):
 
 
 def outside_functions(node):
+    """The syntax nodes that run on import, without those that only a type checker reads."""
     for child in ast.iter_child_nodes(node):
-        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        function = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        if not (function or for_types):
             yield child
             yield from outside_functions(child)
 
@@ -204,7 +207,10 @@ def test_the_import_rules_see_what_they_forbid():
         ast.walk(ast.parse("from . import search\nfrom cpnas_tf.cli import main\nimport a.b"))
     )
     assert list(imported(nodes)) == ["cpnas_tf.search", "cpnas_tf.cli.main", "a.b"]
-    lazily = ast.parse("try:\n  import a\nexcept E: pass\ndef f():\n  import matplotlib")
+    lazily = ast.parse(
+        "try:\n  import a\nexcept E: pass\ndef f():\n  import matplotlib\n"
+        "if TYPE_CHECKING:\n  import tensorboard"
+    )
     assert packages(outside_functions(lazily)) == {"a"}
 
 

@@ -2,9 +2,16 @@
 
 from cpnas_tf.data.datasets import describe, load
 from cpnas_tf.data.images import Images
-from cpnas_tf.data.streams import batches, evaluation_batches, split_for_search, steps_per_epoch
+from cpnas_tf.data.streams import (
+    AnyImages,
+    batches,
+    evaluation_batches,
+    split_for_search,
+    steps_per_epoch,
+)
 
 __all__ = [
+    "AnyImages",
     "Images",
     "batches",
     "describe",

@@ -4,17 +4,26 @@ A window is a part of an image: its upper row, left column, height and width, in
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 
-def normalize(images):
+def normalize(images: tf.Tensor) -> tf.Tensor:
     """Maps uint8 0..255 to float32 [-1, 1] (CP-NAS, section 3.1)."""
     # Not a division: TensorFlow makes it this product in graphs, and they would differ from eager.
     return tf.cast(images, tf.float32) * (1 / 127.5) - 1.0
 
 
-def augment_batches(dataset, *, seed, first_step, fetch=lambda batch: batch, **settings):
+def augment_batches(
+    dataset: tf.data.Dataset,
+    *,
+    seed: int,
+    first_step: int,
+    fetch: Callable[..., tuple[tf.Tensor, tf.Tensor]] = lambda batch: batch,
+    **settings: Any,
+) -> tf.data.Dataset:
     """Augments a `tf.data.Dataset` of batches, each by its own step of a stream.
 
     Args:
@@ -39,7 +48,15 @@ def augment_batches(dataset, *, seed, first_step, fetch=lambda batch: batch, **s
     )
 
 
-def augment(images, seed, *, crop_area=0.0, crop_padding=0, flip=False, cutout=0):
+def augment(
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    crop_area: float = 0.0,
+    crop_padding: int = 0,
+    flip: bool = False,
+    cutout: int = 0,
+) -> tf.Tensor:
     """Crops, flips, normalizes and cuts out a whole batch at once, a pure function of `seed`.
 
     Args:
@@ -95,7 +112,7 @@ def _draw_pixels(seed, batch, height, width):
     return tf.cast(uniform * [float(height), float(width)], tf.int32)
 
 
-def crop(images, corners, mirrored, *, padding):
+def crop(images: tf.Tensor, corners: tf.Tensor, mirrored: tf.Tensor, *, padding: int) -> tf.Tensor:
     """Crops zero-padded images back to their size and mirrors some of them, left to right.
 
     Args:
@@ -114,7 +131,7 @@ def crop(images, corners, mirrored, *, padding):
     return tf.gather(tf.gather(images, rows, batch_dims=1), columns, axis=2, batch_dims=1)
 
 
-def cut_out(images, centres, *, size):
+def cut_out(images: tf.Tensor, centres: tf.Tensor, *, size: int) -> tf.Tensor:
     """Sets a square of each image to 0.
 
     Args:
@@ -134,13 +151,15 @@ def cut_out(images, centres, *, size):
     return tf.reshape(tf.where(square, 0.0, lines), [-1, height, width, channels])
 
 
-def check_crop_area(crop_area):
+def check_crop_area(crop_area: float) -> None:
     """Raises ValueError if `crop_area` is not in [0, 1]."""
     if not 0 <= crop_area <= 1:
         raise ValueError(f"crop_area must be in [0, 1], received: {crop_area}")
 
 
-def draw_windows(seed, count, height, width, *, smallest_area):
+def draw_windows(
+    seed: tf.Tensor, count: int, height: int, width: int, *, smallest_area: float
+) -> tf.Tensor:
     """Draws random windows of an image, of any size and place and nearly square.
 
     A window's area is uniform between `smallest_area` and 1 of the image's, the logarithm of its
@@ -170,13 +189,13 @@ def draw_windows(seed, count, height, width, *, smallest_area):
     return tf.cast(tf.concat([corner, size], axis=1), tf.int32)
 
 
-def centre_window(height, width, *, share=1.0):
+def centre_window(height: int, width: int, *, share: float = 1.0) -> tf.Tensor:
     """The square in the middle of an image whose side is a share of the image's shorter side."""
     side = tf.cast(tf.round(share * tf.cast(tf.minimum(height, width), tf.float32)), tf.int32)
     return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
 
 
-def resize(images, side):
+def resize(images: tf.Tensor, side: int) -> tf.Tensor:
     """Resizes whole images, bilinearly and without aliasing.
 
     Args:
@@ -189,7 +208,7 @@ def resize(images, side):
     return tf.cast(tf.round(tf.image.resize(images, [side, side], antialias=True)), tf.uint8)
 
 
-def resize_windows(images, windows):
+def resize_windows(images: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
     """Cuts a window out of each image and enlarges it to the image's size, bilinearly.
 
     Args:

@@ -20,6 +20,7 @@ import tensorflow_datasets as tfds
 from cpnas_tf.catalogue import DATASETS, FOLDER
 from cpnas_tf.data import digits, folder, imagenet
 from cpnas_tf.data.images import Images
+from cpnas_tf.data.streams import AnyImages
 from cpnas_tf.errors import first_line
 from cpnas_tf.files import exclusive
 
@@ -27,7 +28,13 @@ SPLITS = ("train", "test")
 _SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?:\[:([1-9]\d*)\])?")
 
 
-def describe(name, split, *, data_dir=None, image_size=None):
+def describe(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+) -> tuple[tuple[int, int, int], int]:
     """The shape of a data set's images and its number of classes, without reading them.
 
     Args:
@@ -49,7 +56,13 @@ def describe(name, split, *, data_dir=None, image_size=None):
     return shape, known.classes
 
 
-def load(name, split, *, data_dir=None, image_size=None):
+def load(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+) -> AnyImages:
     """Reads one split of a data set, in its fixed order.
 
     Digits are prepared on the spot; Fashion-MNIST and CIFAR-10 are downloaded by TFDS if they are
@@ -77,12 +90,12 @@ def load(name, split, *, data_dir=None, image_size=None):
         return folder.load(_folder(name, data_dir), split, image_size=image_size)
     builder = _builder(name, data_dir)
     if name == "imagenet2012":
-        images = imagenet.load(builder, split, image_size=image_size)
-        return _with_origin(images, builder, split)
+        stored = imagenet.load(builder, split, image_size=image_size)
+        return _with_origin(stored, builder, split)
     if not builder.data_path.exists():
         _prepare(builder)
         builder = _builder(name, data_dir)
-    whole, count = _SPLIT.fullmatch(split).groups()
+    whole, count = _SPLIT.fullmatch(split).groups()  # type: ignore[union-attr] # see `_check`
     try:
         images, labels = builder.as_dataset(
             split=whole,

@@ -7,6 +7,8 @@ References:
     Exif 2.32 (CIPA DC-008), sections 4.5 and 4.6.4, for the orientation.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -18,7 +20,7 @@ _SEARCHED = 65_536 + 64
 _ENTRIES = 64
 
 
-def decode(contents, shape):
+def decode(contents: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     """Decodes a JPEG or PNG file whose header says that the upright image has this shape.
 
     The header goes first: a small file can hold an image that fills the memory.
@@ -50,7 +52,7 @@ def decode(contents, shape):
     return tf.ensure_shape(upright(image, orientation), shape)
 
 
-def upright(image, orientation):
+def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Turns an image `[height, width, channels]` as an EXIF orientation, 1 to 8, says."""
     image = tf.cond(orientation > 4, lambda: _transpose(image), lambda: image)
     flipped_columns = tf.reduce_any(orientation == [2, 3, 6, 7])
@@ -64,7 +66,7 @@ def _transpose(image):
     return tf.cast(tf.transpose(tf.cast(image, tf.float32), [1, 0, 2]), image.dtype)
 
 
-def exif_orientation(contents):
+def exif_orientation(contents: tf.Tensor) -> tf.Tensor:
     """The EXIF orientation of a JPEG file, int32 1 to 8; 1 where it has none."""
     head = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, _SEARCHED), tf.uint8), tf.int32)
     # Zeros behind the end: reading there finds no entry.

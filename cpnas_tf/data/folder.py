@@ -34,7 +34,9 @@ SPLITS = {"train": ("train",), "test": ("test", "validation", "val")}
 SMALLEST_SIDE = 8
 
 
-def describe(path, split, *, image_size=None):
+def describe(
+    path: str | os.PathLike[str], split: str, *, image_size: int | None = None
+) -> tuple[tuple[int, int, int], int]:
     """The shape of the images and the number of classes; see `load`.
 
     Returns:
@@ -45,7 +47,7 @@ def describe(path, split, *, image_size=None):
     return _shape(first, image_size), len(classes)
 
 
-def load(path, split, *, image_size=None):
+def load(path: str | os.PathLike[str], split: str, *, image_size: int | None = None) -> Images:
     """Reads the images of a split, in the order of their classes' and files' names.
 
     Every image is what `PIL.Image.open(file).convert("RGB")` gives after its EXIF orientation is

@@ -1,8 +1,12 @@
 """ImageNet as TFDS stores it: JPEG files in shards, read and decoded as they are needed."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,7 +26,9 @@ _FILES_AT_ONCE = 16
 _SHUFFLED = 2048
 
 
-def load(builder, split, *, image_size=None):
+def load(
+    builder: tfds.core.DatasetBuilder, split: str, *, image_size: int | None = None
+) -> StoredImages:
     """Opens a split of ImageNet.
 
     Args:
@@ -77,36 +83,36 @@ class StoredImages:
     image_size: int = IMAGE_SIZE
     origin: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return sum(count for _, _, count in self.pieces)
 
     @property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...]:
         """The classes' names: WordNet's numbers."""
         return tuple(self.features["label"].names)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
         return self.image_size, self.image_size, 3
 
     @property
-    def classes(self):
+    def classes(self) -> int:
         """The number of classes."""
         return len(self.class_names)
 
     @functools.cached_property
-    def labels(self):
+    def labels(self) -> np.ndarray:
         """int32 [n], the labels; all files are read for them, and no image is decoded."""
         dataset = self._records().map(lambda record: self._parse(record)[1])
         return np.fromiter(dataset.as_numpy_iterator(), np.int32, len(self))
 
     @property
-    def images(self):
+    def images(self) -> _Decoded:
         """The images, uint8 [n, image_size, image_size, 3], decoded when they are asked for."""
         return _Decoded(self)
 
-    def part(self, start, stop):
+    def part(self, start: int, stop: int) -> StoredImages:
         """The images from number `start` to before number `stop`."""
         pieces, first = [], 0
         for path, skip, count in self.pieces:
@@ -116,7 +122,7 @@ class StoredImages:
             first += count
         return dataclasses.replace(self, pieces=tuple(pieces))
 
-    def draw(self, *sizes, seed):
+    def draw(self, *sizes: int, seed: int) -> tuple[StoredImages, ...]:
         """Draws disjoint parts of these sizes, each `StoredImages`.
 
         Decision: the files are drawn, not the images one by one, so that a small part does not
@@ -127,7 +133,15 @@ class StoredImages:
         ends = np.cumsum(sizes).tolist()
         return tuple(drawn.part(end - size, end) for size, end in zip(sizes, ends, strict=True))
 
-    def training_batches(self, *, batch_size, seed, epochs, first_step, augmentation):
+    def training_batches(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        epochs: int,
+        first_step: int,
+        augmentation: Mapping[str, Any],
+    ) -> tf.data.Dataset:
         """The stream of `data.batches`; the records before `first_step` are read, not decoded."""
         crop_area = augmentation.get("crop_area", 0.0)
         check_crop_area(crop_area)
@@ -155,7 +169,7 @@ class StoredImages:
             **{**augmentation, "crop_area": 0.0},
         )
 
-    def in_order(self):
+    def in_order(self) -> tf.data.Dataset:
         """A `tf.data.Dataset` of the images, uint8, and their labels."""
 
         def decode(record):
@@ -233,14 +247,14 @@ class _Decoded:
     dtype = np.dtype(np.uint8)
     ndim = 4
 
-    def __init__(self, stored):
+    def __init__(self, stored: StoredImages) -> None:
         self._stored = stored
         self.shape = (len(stored), *stored.image_shape)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._stored)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: slice) -> np.ndarray:
         start, stop, step = key.indices(len(self))
         if step != 1:
             raise IndexError(f"only slices of neighbours can be read, received the step {step}")

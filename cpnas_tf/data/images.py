@@ -1,7 +1,11 @@
 """Labelled images in memory."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -32,7 +36,7 @@ class Images:
     class_names: tuple[str, ...]
     origin: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         images, labels = np.asarray(self.images), np.asarray(self.labels)
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(
@@ -53,24 +57,24 @@ class Images:
         object.__setattr__(self, "labels", labels.astype(np.int32))
         object.__setattr__(self, "class_names", tuple(self.class_names))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, ...]:
         """(height, width, channels)."""
         return self.images.shape[1:]
 
     @property
-    def classes(self):
+    def classes(self) -> int:
         """The number of classes."""
         return len(self.class_names)
 
-    def take(self, indices):
+    def take(self, indices: np.ndarray | slice) -> Images:
         """The images at `indices`, int [m], in that order."""
         return Images(self.images[indices], self.labels[indices], self.class_names)
 
-    def draw(self, *sizes, seed):
+    def draw(self, *sizes: int, seed: int) -> tuple[Images, ...]:
         """Draws disjoint parts of these sizes, each `Images`."""
         order = np.random.RandomState(seed).permutation(len(self))
         ends = np.cumsum(sizes)
@@ -78,7 +82,7 @@ class Images:
             self.take(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)
         )
 
-    def resize(self, side):
+    def resize(self, side: int) -> Images:
         """The images at `side` x `side` pixels, bilinearly and without aliasing."""
         resized = np.empty([len(self), side, side, self.images.shape[3]], np.uint8)
         for start in range(0, len(self), _RESIZED_AT_ONCE):
@@ -86,7 +90,15 @@ class Images:
             resized[part] = resize(self.images[part], side)
         return Images(resized, self.labels, self.class_names)
 
-    def training_batches(self, *, batch_size, seed, epochs, first_step, augmentation):
+    def training_batches(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        epochs: int,
+        first_step: int,
+        augmentation: Mapping[str, Any],
+    ) -> tf.data.Dataset:
         """The stream of `data.batches`."""
         steps = len(self) // batch_size
         pixels, labels = self._tensors
@@ -108,7 +120,7 @@ class Images:
             **augmentation,
         )
 
-    def in_order(self):
+    def in_order(self) -> tf.data.Dataset:
         """A `tf.data.Dataset` of the images, uint8, and their labels."""
         return tf.data.Dataset.from_tensor_slices(self._tensors)
 

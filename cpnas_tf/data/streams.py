@@ -1,19 +1,26 @@
 """Streams of batches for training and for evaluation, and the parts that a search splits off."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import tensorflow as tf
 
 from cpnas_tf.data.augmentation import normalize
+from cpnas_tf.data.imagenet import StoredImages
+from cpnas_tf.data.images import Images
+
+AnyImages = Images | StoredImages  # what `data.load` gives, and every function of `data` takes
 
 
 def split_for_search(
-    images,
+    images: AnyImages,
     *,
-    train_fraction=0.5,
-    validation_fraction=0.05,
-    train_images=None,
-    validation_images=None,
-    seed=0,
-):
+    train_fraction: float = 0.5,
+    validation_fraction: float = 0.05,
+    train_images: int | None = None,
+    validation_images: int | None = None,
+    seed: int = 0,
+) -> tuple[AnyImages, AnyImages]:
     """Draws the two disjoint parts of a training set that the search trains and validates on.
 
     Args:
@@ -40,7 +47,8 @@ def split_for_search(
             f"{train} images to train and {validation} to validate are more than there is: "
             f"{len(images)}"
         )
-    return images.draw(train, validation, seed=seed)
+    drawn = images.draw(train, validation, seed=seed)
+    return drawn[0], drawn[1]
 
 
 def _part(name, total, fraction, count):
@@ -51,7 +59,7 @@ def _part(name, total, fraction, count):
     return size
 
 
-def steps_per_epoch(images, *, batch_size):
+def steps_per_epoch(images: AnyImages, *, batch_size: int) -> int:
     """The number of full batches in `images`; what remains is dropped.
 
     Raises:
@@ -65,7 +73,15 @@ def steps_per_epoch(images, *, batch_size):
     return len(images) // batch_size
 
 
-def batches(images, *, batch_size, seed, epochs=1, first_step=0, augmentation=None):
+def batches(
+    images: AnyImages,
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: int = 1,
+    first_step: int = 0,
+    augmentation: Mapping[str, Any] | None = None,
+) -> tf.data.Dataset:
     """The training stream from step `first_step` to the end of the first `epochs` epochs.
 
     Every epoch is a new permutation of the images, made of `(seed, epoch)`; the augmentation of a
@@ -111,7 +127,7 @@ def batches(images, *, batch_size, seed, epochs=1, first_step=0, augmentation=No
     )
 
 
-def evaluation_batches(images, *, batch_size):
+def evaluation_batches(images: AnyImages, *, batch_size: int) -> tf.data.Dataset:
     """All images once, in their order; the last batch may be smaller.
 
     Returns:

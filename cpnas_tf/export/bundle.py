@@ -1,10 +1,12 @@
 """A trained network as a folder to ship: SavedModel, flatbuffer, sizes and model card; checked."""
 
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from cpnas_tf.data import AnyImages
 from cpnas_tf.data.augmentation import normalize
 from cpnas_tf.errors import first_line
 from cpnas_tf.export import flatbuffer, saved_model
@@ -12,6 +14,7 @@ from cpnas_tf.export.model_card import write_model_card
 from cpnas_tf.files import plain_path, replaced, write_atomically, write_json
 from cpnas_tf.networks.costs import layer_costs, total
 from cpnas_tf.networks.quantizers import SIGNS
+from cpnas_tf.runs.trained import TrainedRun
 
 TOLERANCE = 1e-4
 # Decision: a flatbuffer equals Keras for all images that rounding does not decide, and predicts
@@ -28,7 +31,14 @@ _BATCH = 256
 _ENCODED = 16
 
 
-def export(model, images, *, directory, trained=None, overwrite=False):
+def export(
+    model: tf.keras.Model,
+    images: AnyImages,
+    *,
+    directory: str | os.PathLike[str],
+    trained: TrainedRun | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
     """Writes the export of a network into `directory`, all or nothing.
 
     `saved_model/` (`saved_model.save`), `model.tflite` (`flatbuffer.convert`; left out if it needs
@@ -72,7 +82,7 @@ def export(model, images, *, directory, trained=None, overwrite=False):
     return summary
 
 
-def check_output(directory, *, overwrite=False):
+def check_output(directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Raises ValueError if `directory` is there and is not to be replaced."""
     if not os.path.lexists(directory):
         return
@@ -142,7 +152,7 @@ def _write_flatbuffer(path, model, images, expected):
     }
 
 
-def nearest_to_zero(model, images):
+def nearest_to_zero(model: tf.keras.Model, images: np.ndarray) -> np.ndarray:
     """How near to 0 the numbers come of which Keras takes the signs, for each image.
 
     Args:

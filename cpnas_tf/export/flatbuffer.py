@@ -22,7 +22,7 @@ from cpnas_tf.networks.quantizers import binarizes_input
 _WORD = 32
 
 
-def convert(model):
+def convert(model: tf.keras.Model) -> bytes:
     """Converts a Keras model, with LCE if it has 1-bit convolutions of signs.
 
     Args:
@@ -43,7 +43,7 @@ def convert(model):
     return _convert(model, lambda path: tf.lite.TFLiteConverter.from_saved_model(path).convert())
 
 
-def predict(flatbuffer, images):
+def predict(flatbuffer: bytes, images: np.ndarray) -> np.ndarray:
     """Runs what `convert` made.
 
     Args:

@@ -6,6 +6,7 @@ Keras's order; what is folded is exact, see `fold`.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 
 import larq as lq
 import numpy as np
@@ -15,7 +16,14 @@ from cpnas_tf.export.packing import OneBitKernel, packable_kernels
 from cpnas_tf.networks.quantizers import binarizes_input, is_depthwise
 
 
-def logits(model, images, *, kernels, vectors, pad_small_maps=False):
+def logits(
+    model: tf.keras.Model,
+    images: tf.Tensor,
+    *,
+    kernels: Mapping[str, tf.Tensor],
+    vectors: Mapping[str, Sequence[tf.Tensor]],
+    pad_small_maps: bool = False,
+) -> tf.Tensor:
     """Runs a model in inference, with other weights for the layers that have some.
 
     Args:
@@ -99,7 +107,9 @@ def _normalize(layer, x, *vectors):
     ).y
 
 
-def fold(model, *, exact=True):
+def fold(
+    model: tf.keras.Model, *, exact: bool = True
+) -> tuple[dict[str, OneBitKernel], dict[str, list[np.ndarray]], list[tf.Variable]]:
     """Takes a Keras model's weights apart, and folds batch normalizations into 1-bit kernels.
 
     Folded are those that lie between 1-bit convolutions of signs and feed nothing else.

@@ -3,12 +3,16 @@
 import contextlib
 import importlib.metadata
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import cpnas_tf
 from cpnas_tf.catalogue import DATASETS, shown_name
+from cpnas_tf.data import AnyImages
 from cpnas_tf.files import write_atomically
 from cpnas_tf.plots.cells import plot_genotype
 from cpnas_tf.plots.figures import render
+from cpnas_tf.runs.trained import TrainedRun
 
 _PRECISIONS = {
     "child": "1-bit weights and activations; real are stem, classifier and batch normalization",
@@ -49,7 +53,13 @@ order than Keras; where a number is within rounding of 0, its sign and all after
 """
 
 
-def write_model_card(directory, summary, images, *, trained=None):
+def write_model_card(
+    directory: str | os.PathLike[str],
+    summary: Mapping[str, Any],
+    images: AnyImages,
+    *,
+    trained: TrainedRun | None = None,
+) -> None:
     """Writes `README.md` and, if the training and its genotype are known, `genotype.png`.
 
     Args:

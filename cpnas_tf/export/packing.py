@@ -7,6 +7,7 @@ References:
 import collections
 import hashlib
 import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import larq as lq
@@ -32,7 +33,7 @@ class OneBitKernel(NamedTuple):
     scales: np.ndarray
 
 
-def packable_kernels(model):
+def packable_kernels(model: tf.keras.Model) -> dict[str, OneBitKernel]:
     """Finds the convolutions of a Keras model whose kernels are binarized.
 
     Returns:
@@ -74,7 +75,7 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
         scales: float32 variable, the scales.
     """
 
-    def __init__(self, kernels):
+    def __init__(self, kernels: Mapping[str, OneBitKernel]) -> None:
         """Packs a non-empty dict of `OneBitKernel` by name."""
         super().__init__()
         names = collections.defaultdict(list)
@@ -82,11 +83,12 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
             names[signs.shape, scales.shape].append(name)
         self._names = list(names.values())
         banks = [[kernels[name] for name in bank] for bank in self._names]
-        signs = [np.stack([kernel.signs for kernel in bank]) for bank in banks]
-        scales = [np.stack([kernel.scales for kernel in bank]) for bank in banks]
-        self._shapes, self._scale_shapes = [[x.shape for x in xs] for xs in (signs, scales)]
-        self.bits = tf.Variable(np.packbits(flat(signs)), trainable=False)
-        self.scales = tf.Variable(flat(scales), trainable=False)
+        all_signs = [np.stack([kernel.signs for kernel in bank]) for bank in banks]
+        all_scales = [np.stack([kernel.scales for kernel in bank]) for bank in banks]
+        self._shapes = [signs.shape for signs in all_signs]
+        self._scale_shapes = [scales.shape for scales in all_scales]
+        self.bits = tf.Variable(np.packbits(flat(all_signs)), trainable=False)
+        self.scales = tf.Variable(flat(all_scales), trainable=False)
         content = hashlib.sha256(repr(self._shapes).encode())
         for variable in (self.bits, self.scales):
             content.update(variable.numpy().tobytes())
@@ -108,12 +110,12 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
             rows.append(tf.reshape(tf.pad(tf.reshape(bank, [-1]), [[0, padding]]), [-1, _ROW]))
         tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=tf.concat(rows, axis=0))
 
-    def unpacked(self):
+    def unpacked(self) -> dict[str, tf.Tensor]:
         """The kernels as float32 tensors, by name."""
         sizes = [math.ceil(math.prod(shape) / _ROW) for shape in self._shapes]
         rows = tf.raw_ops.ReadVariableOp(resource=self.resource_handle, dtype=tf.float32)
         parts = tf.split(tf.ensure_shape(rows, [sum(sizes), _ROW]), sizes)
-        unpacked = {}
+        unpacked: dict[str, tf.Tensor] = {}
         for names, part, shape in zip(self._names, parts, self._shapes, strict=True):
             if math.prod(shape) % _ROW:
                 part = tf.reshape(part, [-1])[: math.prod(shape)]
@@ -121,7 +123,7 @@ class PackedKernels(tf.saved_model.experimental.TrackableResource):
         return unpacked
 
 
-def flat(arrays):
+def flat(arrays: Iterable[np.ndarray]) -> np.ndarray:
     """The elements of arrays, one array after the other."""
     return np.concatenate([array.ravel() for array in arrays])
 

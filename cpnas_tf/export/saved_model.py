@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
@@ -15,7 +16,7 @@ from cpnas_tf.export.packing import PackedKernels, flat
 from cpnas_tf.files import plain_path, write_atomically
 
 
-def save(model, class_names, path):
+def save(model: tf.keras.Model, class_names: Sequence[str], path: str | os.PathLike[str]) -> None:
     """Writes a SavedModel with two signatures.
 
     `serving_default` takes `images`, uint8 `[batch, height, width, channels]`. `serve_bytes`, which
@@ -48,7 +49,7 @@ def save(model, class_names, path):
     _strip_shapes(os.path.join(path, "saved_model.pb"))
 
 
-def sizes(path):
+def sizes(path: str | os.PathLike[str]) -> dict[str, int]:
     """What a SavedModel of `save` takes on disk, in bytes.
 
     Returns:
@@ -102,7 +103,7 @@ def _without_grappler():
 class _Serving(tf.Module):
     """The signature for images and what it needs, without Keras layers."""
 
-    def __init__(self, model, labels):
+    def __init__(self, model: tf.keras.Model, labels: str) -> None:
         super().__init__()
         shape = model.input_shape[1:]
         network = _network(model, self)

@@ -5,16 +5,24 @@ References:
     the stem for ImageNet, the auxiliary tower and drop path.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import tensorflow as tf
 
-from cpnas_tf.genotypes import EDGES, INPUT_NODES, NODES
-from cpnas_tf.networks.operations import OPERATION_FUNCTIONS, DropPath, LarqUnits, check_drop_path
+from cpnas_tf.genotypes import EDGES, INPUT_NODES, NODES, Genotype
+from cpnas_tf.networks.operations import (
+    OPERATION_FUNCTIONS,
+    DropPath,
+    LarqUnits,
+    check_drop_path,
+)
 
 STEMS = ("cifar", "imagenet")
 STEM_MULTIPLIER = 3
 
 
-def reduction_cells(cells):
+def reduction_cells(cells: int) -> set[int]:
     """The positions of the reduction cells, at one third and two thirds of `cells`.
 
     Decision: n // 3 and 2n // 3, as in DARTS; the paper says "in the second and the fourth layers".
@@ -22,7 +30,9 @@ def reduction_cells(cells):
     return {cells // 3, 2 * cells // 3}
 
 
-def check_network(*, input_shape, classes, cells, channels, stem="cifar"):
+def check_network(
+    *, input_shape: Sequence[int], classes: int, cells: int, channels: int, stem: str = "cifar"
+) -> None:
     """Checks the sizes of a network before anything is built.
 
     Raises:
@@ -58,7 +68,16 @@ def _is_whole(value, least):
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def walk(units, images, *, cells, channels, classes, edge, stem="cifar"):
+def walk(
+    units: Any,
+    images: tf.Tensor,
+    *,
+    cells: int,
+    channels: int,
+    classes: int,
+    edge: Callable[[int, int, tf.Tensor, int], tf.Tensor | None],
+    stem: str = "cifar",
+) -> tf.Tensor:
     """Runs a network of cells over `units`.
 
     Args:
@@ -116,13 +135,13 @@ def _sum_or_zeros(units, incoming, like, stride):
     return incoming[0] if len(incoming) == 1 else units.add(incoming)
 
 
-def edge_operation(genotype, *, cell, number, cells):
+def edge_operation(genotype: Genotype, *, cell: int, number: int, cells: int) -> str:
     """The name of the operation on edge `number` of cell `cell` in a network of `cells` cells."""
     operations = genotype.reduce if cell in reduction_cells(cells) else genotype.normal
     return operations[number]
 
 
-def edge_scope(cell, number, operation):
+def edge_scope(cell: int, number: int, operation: str) -> str:
     """The prefix of the names of an edge's layers, such as `cell0_1_3_sep_conv_3x3`."""
     source, target = EDGES[number]
     return f"cell{cell}_{source}_{target}_{operation}"
@@ -131,17 +150,17 @@ def edge_scope(cell, number, operation):
 # Autograph finds nothing to do in Keras's and Larq's layers, and takes its time to find that out.
 @tf.autograph.experimental.do_not_convert
 def build_network(
-    genotype,
+    genotype: Genotype,
     *,
-    input_shape,
-    classes,
-    cells=10,
-    channels=56,
-    precision="child",
-    stem="cifar",
-    real_inputs=(),
-    drop_path=0.0,
-):
+    input_shape: Sequence[int],
+    classes: int,
+    cells: int = 10,
+    channels: int = 56,
+    precision: str = "child",
+    stem: str = "cifar",
+    real_inputs: Sequence[str] = (),
+    drop_path: float = 0.0,
+) -> tf.keras.Model:
     """Builds the network of a genotype as a functional Keras model.
 
     Child and parent of one genotype differ in precision only: their kernels have the same names,
@@ -196,14 +215,14 @@ def build_network(
     return tf.keras.Model(images, logits, name=precision)
 
 
-def scale_drop_path(model, scale):
+def scale_drop_path(model: tf.keras.Model, scale: float) -> None:
     """Scales the rates of a network's drop path, in [0, 1]; DARTS raises it by epoch / epochs."""
     for layer in model.layers:
         if isinstance(layer, DropPath):
             layer.scale.assign(scale)
 
 
-def add_auxiliary_tower(model):
+def add_auxiliary_tower(model: tf.keras.Model) -> tf.keras.Model:
     """Gives a network a second classifier for training, behind its last reduction cell.
 
     Args:

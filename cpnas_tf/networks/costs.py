@@ -13,6 +13,10 @@ References:
     CP-NAS, section 3.4 and Table 3; XNOR-Net (Rastegari et al., 2016) for the 64.
 """
 
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import larq as lq
 import tensorflow as tf
 
@@ -35,7 +39,7 @@ KINDS = {
 COUNTS = ("real_parameters", "binary_parameters", "real_macs", "binary_macs", "bits", "flops")
 
 
-def layer_costs(model):
+def layer_costs(model: tf.keras.Model) -> list[dict[str, Any]]:
     """Counts each convolution and dense layer of a model.
 
     Args:
@@ -81,12 +85,12 @@ def _count(layer):
     }
 
 
-def total(layers):
+def total(layers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """The sums of the `COUNTS` over layers, as `layer_costs` gives them."""
     return {name: sum(layer[name] for layer in layers) for name in COUNTS}
 
 
-def profile(model):
+def profile(model: tf.keras.Model) -> dict[str, Any]:
     """Counts a model and compares it with WRN-22 in full precision on CIFAR-10.
 
     Args:
@@ -116,7 +120,7 @@ def profile(model):
     }
 
 
-def write_csv(path, layers):
+def write_csv(path: str | os.PathLike[str], layers: Sequence[Mapping[str, Any]]) -> None:
     """Writes layers, as `layer_costs` gives them, a row each; atomically.
 
     Raises:
@@ -125,6 +129,6 @@ def write_csv(path, layers):
     files.write_csv(path, [{**layer, "output_shape": shape_text(layer)} for layer in layers])
 
 
-def shape_text(layer):
+def shape_text(layer: Mapping[str, Any]) -> str:
     """A layer's output shape as text, such as `32x32x64`."""
     return "x".join(map(str, layer["output_shape"]))

@@ -26,6 +26,8 @@ References:
 
 import collections
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import larq as lq
 import tensorflow as tf
@@ -38,13 +40,13 @@ BN_MOMENTUM = 0.9
 BN_EPSILON = 1e-5
 
 
-def check_precision(precision):
+def check_precision(precision: str) -> None:
     """Raises ValueError unless `precision` is "child" or "parent"."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be child or parent, received: {precision!r}")
 
 
-def check_real_inputs(kinds):
+def check_real_inputs(kinds: Sequence[str]) -> None:
     """Raises ValueError unless `kinds` is a list or tuple of some of `REAL_INPUTS`."""
     if not isinstance(kinds, (list, tuple)) or not all(kind in REAL_INPUTS for kind in kinds):
         raise ValueError(
@@ -56,7 +58,7 @@ class _State(tf.train.Checkpoint):
     """Holds variables that Keras takes for no weights, but looks for in a checkpoint."""
 
     @tf.train.Checkpoint.save_counter.setter
-    def save_counter(self, value):
+    def save_counter(self, value: Any) -> None:
         """Lets a SavedModel be loaded, which sets all that was saved; nothing is counted here."""
 
 
@@ -79,7 +81,7 @@ class DropPath(tf.keras.layers.Layer):
         FractalNet (Larsson et al., 2017), section 4, as used in DARTS.
     """
 
-    def __init__(self, rate, **settings):
+    def __init__(self, rate: float, **settings: Any) -> None:
         super().__init__(**settings)
         check_drop_path(rate)
         self.rate = rate
@@ -89,10 +91,10 @@ class DropPath(tf.keras.layers.Layer):
         )
 
     @property
-    def scale(self):
+    def scale(self) -> tf.Variable:
         return self._state.scale
 
-    def call(self, x, training=None):
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Drops some images' `[height, width, channels]` of `[batch, height, width, channels]`."""
         if not training:
             return x
@@ -100,17 +102,17 @@ class DropPath(tf.keras.layers.Layer):
         kept = self._state.generator.uniform([tf.shape(x)[0], 1, 1, 1]) < keep
         return x * tf.cast(tf.where(kept, 1.0 / keep, 0.0), x.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
 
 
-def check_drop_path(rate):
+def check_drop_path(rate: float) -> None:
     """Raises ValueError unless `rate` is a number in [0, 1)."""
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
         raise ValueError(f"drop_path must be a number in [0, 1), received: {rate!r}")
 
 
-def further(x):
+def further(x: tf.Tensor) -> tf.Tensor:
     """Maps `[batch, height, width, ...]` without their first row and their first column.
 
     Equals `x[:, 1:, 1:]`, whose gradient is ten times slower on a CPU than this slice's padding.
@@ -127,21 +129,21 @@ class Units:
         real_inputs: the kinds of `REAL_INPUTS` whose input a child does not binarize.
     """
 
-    def __init__(self, precision, *, real_inputs=()):
+    def __init__(self, precision: str, *, real_inputs: Sequence[str] = ()) -> None:
         check_precision(precision)
         check_real_inputs(real_inputs)
         self.child = precision == "child"
         self._real_inputs = tuple(real_inputs)
         self.scope = ""
-        self._counts = collections.Counter()
+        self._counts: collections.Counter[str] = collections.Counter()
 
-    def activation(self, kind):
+    def activation(self, kind: str) -> str | None:
         """What is before a convolution of this kind: "sign", "relu" or None."""
         if not self.child:
             return "relu"
         return None if kind in self._real_inputs else "sign"
 
-    def name(self, kind):
+    def name(self, kind: str) -> str:
         """A name for the next part of this kind in the current scope."""
         name = f"{self.scope}_{kind}" if self.scope else kind
         self._counts[name] += 1
@@ -178,29 +180,33 @@ class LarqUnits(Units):
             momentum=BN_MOMENTUM, epsilon=BN_EPSILON, name=self.name("bn")
         )(x)
 
-    def stem(self, x, filters, *, stride=1, relu=False):
+    def stem(self, x: tf.Tensor, filters: int, *, stride: int = 1, relu: bool = False) -> tf.Tensor:
         """ReLU if wanted, a 3x3 convolution, BN; all real, in child and parent."""
         activation = {"input_quantizer": Relu()} if relu else {}
         return self._batch_norm(self._convolution(x, filters, size=3, stride=stride, **activation))
 
-    def pointwise(self, x, filters, *, kind="pointwise"):
+    def pointwise(self, x: tf.Tensor, filters: int, *, kind: str = "pointwise") -> tf.Tensor:
         """Activation, 1x1 convolution, BN."""
         return self._batch_norm(self._pointwise(x, filters, kind))
 
-    def factorized_reduction(self, x, filters, *, kind="pointwise"):
+    def factorized_reduction(
+        self, x: tf.Tensor, filters: int, *, kind: str = "pointwise"
+    ) -> tf.Tensor:
         """Activation, two stride-2 1x1 convolutions, the second a pixel further, BN."""
         halves = [self._pointwise(part, filters // 2, kind, stride=2) for part in (x, further(x))]
         return self._batch_norm(self.concatenate(halves))
 
-    def add(self, parts):
+    def add(self, parts: Sequence[tf.Tensor]) -> tf.Tensor:
         """The sum of two tensors or more of one shape."""
         return tf.keras.layers.add(parts)
 
-    def concatenate(self, parts, *, name=None):
+    def concatenate(self, parts: Sequence[tf.Tensor], *, name: str | None = None) -> tf.Tensor:
         """Tensors side by side, along the channels."""
         return tf.keras.layers.concatenate(parts, name=name)
 
-    def depthwise(self, x, size, *, stride=1, dilation=1):
+    def depthwise(
+        self, x: tf.Tensor, size: int, *, stride: int = 1, dilation: int = 1
+    ) -> tf.Tensor:
         """Activation, depthwise convolution, BN."""
         quantizers = self._quantizers(
             "depthwise",
@@ -218,18 +224,18 @@ class LarqUnits(Units):
         )(x)
         return self._batch_norm(x)
 
-    def pool(self, x, kind, *, stride):
+    def pool(self, x: tf.Tensor, kind: str, *, stride: int) -> tf.Tensor:
         """3x3 pooling, "max" or "avg" (which does not count the padding), BN."""
         layers = {"max": tf.keras.layers.MaxPooling2D, "avg": tf.keras.layers.AveragePooling2D}
         x = layers[kind](3, strides=stride, padding="same", name=self.name(f"{kind}_pool"))(x)
         return self._batch_norm(x)
 
-    def classifier(self, x, classes):
+    def classifier(self, x: tf.Tensor, classes: int) -> tf.Tensor:
         """Global average pooling and a real dense layer: logits `[batch, classes]`."""
         x = tf.keras.layers.GlobalAveragePooling2D(name=self.name("pool"))(x)
         return tf.keras.layers.Dense(classes, name=self.name("logits"), dtype="float32")(x)
 
-    def auxiliary_classifier(self, x, classes):
+    def auxiliary_classifier(self, x: tf.Tensor, classes: int) -> tf.Tensor:
         """DARTS' auxiliary tower, real in child and parent: logits `[batch, classes]`.
 
         ReLU, average pooling to 2x2, 1x1 convolution to 128 channels, BN, ReLU, 2x2 convolution to

@@ -13,7 +13,7 @@ class DepthwiseMagnitudeAwareSign(lq.quantizers.SteSign):
     channel.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Quantizes `[height, width, channels, 1]`; no gradient flows through alpha."""
         scale = tf.stop_gradient(tf.reduce_mean(tf.abs(inputs), axis=[0, 1], keepdims=True))
         return scale * super().call(inputs)
@@ -27,7 +27,7 @@ class Relu(lq.quantizers.Quantizer):
     and so kernels, by their depth.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(inputs)
 
 
@@ -39,12 +39,12 @@ _KERNELS = {
 }
 
 
-def filter_axes(kernel, depthwise):
+def filter_axes(kernel: tf.Tensor, depthwise: bool) -> list[int]:
     """The axes of a kernel, as `reconstruct` takes it, that one filter extends over."""
     return list(range(len(kernel.shape) - (2 if depthwise else 1)))
 
 
-def reconstruct(kernel, *, depthwise=False):
+def reconstruct(kernel: tf.Tensor, *, depthwise: bool = False) -> tf.Tensor:
     """The best 1-bit approximation of each filter, H^ = alpha * sign(H) with alpha = mean |H|.
 
     The scale alpha minimizes ||H - alpha * sign(H)||^2, and sign(0) = +1 as in Larq. Decision: one
@@ -64,12 +64,12 @@ def reconstruct(kernel, *, depthwise=False):
     return tf.where(kernel < 0, -scale, scale)
 
 
-def all_layers(model):
+def all_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
     """The layers of a model, those inside other layers too."""
     return [module for module in model.submodules if isinstance(module, tf.keras.layers.Layer)]
 
 
-def one_bit_kernels(model):
+def one_bit_kernels(model: tf.keras.Model) -> list[tuple[tf.Variable, bool]]:
     """Each latent kernel that a Larq layer makes 1-bit, and whether it is a depthwise one.
 
     Args:
@@ -80,8 +80,8 @@ def one_bit_kernels(model):
     """
     kernels = []
     for layer in all_layers(model):
-        for quantizer, kernel in _KERNELS.items():
-            quantizer = getattr(layer, quantizer, None)
+        for attribute, kernel in _KERNELS.items():
+            quantizer = getattr(layer, attribute, None)
             one_bit = getattr(quantizer, "precision", None) == 1
             if one_bit and not isinstance(quantizer, lq.quantizers.NoOp):
                 kernels.append((getattr(layer, kernel), kernel == "depthwise_kernel"))
@@ -91,11 +91,11 @@ def one_bit_kernels(model):
 SIGNS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
 
 
-def binarizes_input(layer):
+def binarizes_input(layer: tf.keras.layers.Layer) -> bool:
     """Whether a layer has a sign on its input."""
     return isinstance(getattr(layer, "input_quantizer", None), SIGNS)
 
 
-def is_depthwise(layer):
+def is_depthwise(layer: tf.keras.layers.Layer) -> bool:
     """Whether a Larq layer is a depthwise convolution, with filters of one channel."""
     return isinstance(layer, lq.layers.QuantDepthwiseConv2D)

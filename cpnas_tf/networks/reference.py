@@ -11,6 +11,8 @@ References:
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import larq as lq
 import tensorflow as tf
@@ -21,7 +23,7 @@ from cpnas_tf.networks.operations import BN_EPSILON, BN_MOMENTUM
 _BINARY_KERNEL = {"kernel_quantizer": "magnitude_aware_sign", "kernel_constraint": "weight_clip"}
 
 
-def build(name, **shape):
+def build(name: str, **shape: Any) -> tf.keras.Model:
     """Builds one of `REFERENCE_NETWORKS`.
 
     Args:
@@ -39,12 +41,12 @@ def build(name, **shape):
     return builders[name](**shape)
 
 
-def wrn22(*, input_shape=(32, 32, 3), classes=10):
+def wrn22(*, input_shape: Sequence[int] = (32, 32, 3), classes: int = 10) -> tf.keras.Model:
     """WRN-22 in full precision: stages of 64, 128 and 256 channels, three blocks each."""
     return _wide_resnet(input_shape, classes, binary=False, name="wrn22")
 
 
-def wrn22_1bit(*, input_shape=(32, 32, 3), classes=10):
+def wrn22_1bit(*, input_shape: Sequence[int] = (32, 32, 3), classes: int = 10) -> tf.keras.Model:
     """WRN-22 with sign on the inputs and kernels of all 3x3 convolutions but the stem.
 
     Decision: a sign takes the place of each ReLU before such a convolution. The rest is WRN-22's,
@@ -53,7 +55,7 @@ def wrn22_1bit(*, input_shape=(32, 32, 3), classes=10):
     return _wide_resnet(input_shape, classes, binary=True, name="wrn22_1bit")
 
 
-def resnet18(*, input_shape=(224, 224, 3), classes=1000):
+def resnet18(*, input_shape: Sequence[int] = (224, 224, 3), classes: int = 1000) -> tf.keras.Model:
     """ResNet-18 in full precision, with 1x1 convolutions in the shortcuts that halve the size."""
     images = tf.keras.Input(input_shape, name="images")
     x = _relu(_imagenet_stem(images))
@@ -61,7 +63,9 @@ def resnet18(*, input_shape=(224, 224, 3), classes=1000):
     return _classifier(images, x, classes, name="resnet18")
 
 
-def birealnet18(*, input_shape=(224, 224, 3), classes=1000):
+def birealnet18(
+    *, input_shape: Sequence[int] = (224, 224, 3), classes: int = 1000
+) -> tf.keras.Model:
     """Bi-Real Net of 18 layers: the 1-bit ResNet-18 with a shortcut around every convolution."""
     images = tf.keras.Input(input_shape, name="images")
     x = _max_pool(_imagenet_stem(images))

@@ -8,11 +8,18 @@ References:
     CP-NAS, section 2.2.
 """
 
+from __future__ import annotations
+
 import math
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cpnas_tf.genotypes import EDGES, INPUT_NODES, NODE_NAMES, NODES, Genotype
 from cpnas_tf.plots.figures import FAINT_INK, INK, WIDTH, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KINDS = {
     "none": "no connection",
@@ -53,7 +60,7 @@ NODE, INPUT_WIDTH, LABEL_WIDTH, LABEL_HEIGHT = 0.42, 0.56, 1.02, 0.2
 CORNER, HEAD = 0.08, 0.12
 
 
-def plot_cell(operations, *, title):
+def plot_cell(operations: Sequence[str], *, title: str) -> Figure:
     """Draws one cell.
 
     Args:
@@ -66,11 +73,11 @@ def plot_cell(operations, *, title):
     Raises:
         ValueError: if `operations` are not 14 known names.
     """
-    operations = Genotype(normal=operations, reduce=operations).normal
+    operations = Genotype(normal=tuple(operations), reduce=tuple(operations)).normal
     return _plot_cells({title: operations})
 
 
-def plot_genotype(genotype):
+def plot_genotype(genotype: Genotype) -> Figure:
     """Draws the normal cell of a `Genotype` and, below it, its reduction cell; see `plot_cell`."""
     return _plot_cells({"Normal cell": genotype.normal, "Reduction cell": genotype.reduce})
 
@@ -95,7 +102,7 @@ def _plot_cells(cells):
     return figure
 
 
-def node_box(node):
+def node_box(node: int) -> tuple[float, float, float, float]:
     """The rectangle (left, bottom, right, top) of a node; `NODES` stands for the cell's output."""
     if node < INPUT_NODES:  # tall: all edges of an input leave it at the heights they run at
         tracks = [track for edge, track in TRACKS.items() if edge[0] == node]
@@ -106,7 +113,7 @@ def node_box(node):
     return _around(x, LINE_Y, width=NODE, height=NODE)
 
 
-def edge_route(edge):
+def edge_route(edge: tuple[int, int]) -> list[tuple[float, float]]:
     """The corners [(x, y), ...] of an edge's line, from its source's box to its target's."""
     source, target = edge
     track = TRACKS.get(edge, 0)
@@ -120,7 +127,7 @@ def edge_route(edge):
     return [(_port(edge, source), side), (_port(edge, source), y), *end]
 
 
-def label_centre(edge):
+def label_centre(edge: tuple[int, int]) -> tuple[float, float]:
     """Where an edge's operation is written: on its line, in the gap before its target."""
     target = edge[1]
     before = node_box(0 if target == INPUT_NODES else target - 1)

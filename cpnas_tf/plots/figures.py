@@ -1,31 +1,40 @@
 """What all figures share: sizes, colours, names and files; and the confusion matrix."""
 
+from __future__ import annotations
+
 import io
 import itertools
 import os
 import re
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from cpnas_tf.files import write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 INK, FAINT_INK = "#222222", "#6b6b6b"
 CHILD_COLOUR, PARENT_COLOUR = "#e07b00", "#005b96"
 WIDTH = 9.0  # inches
 NARROW_WIDTH = 4.2  # inches: on a phone, text of 8 points is still of 9 pixels
 PIXELS_PER_INCH = 200
-SAVE_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "cpnas_tf"}
+SAVE_STYLE: dict[Any, str] = {"svg.fonttype": "none", "svg.hashsalt": "cpnas_tf"}
 _NAMED_CLASSES = 20
 _NOT_IN_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def new_figure(height, *, width=WIDTH):
+def new_figure(height: float, *, width: float = WIDTH) -> Figure:
     """An empty `matplotlib.figure.Figure` of a height and a width in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), facecolor="white")
 
 
-def name_ticks(axis, names, **style):
+def name_ticks(axis: Axis, names: Sequence[str], **style: Any) -> None:
     """Labels the positions 0, 1, ... of an axis with names that may hold any character.
 
     A `$` starts no formula, and a character that an SVG cannot hold is shown as U+FFFD.
@@ -39,7 +48,7 @@ def name_ticks(axis, names, **style):
     axis.set_ticks(range(len(names)), labels, parse_math=False, **style)
 
 
-def plot_confusion_matrix(matrix, class_names):
+def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Draws a confusion matrix: which classes the images of each class are classified as.
 
     Colours show shares of a class's images. Up to 20 classes have their names and counts.
@@ -61,7 +70,7 @@ def plot_confusion_matrix(matrix, class_names):
         name_ticks(axes.yaxis, class_names, fontsize=8)
         for row, column in itertools.product(numbers, numbers):
             ink = "white" if shares[row][column] > 0.715 else "black"
-            style = {"fontsize": 8, "color": ink, "ha": "center", "va": "center"}
+            style: dict[str, Any] = {"fontsize": 8, "color": ink, "ha": "center", "va": "center"}
             axes.text(column, row, str(matrix[row][column]), **style)
     axes.set_xlabel("predicted class", fontsize=9)
     axes.set_ylabel("class", fontsize=9)
@@ -74,7 +83,7 @@ def plot_confusion_matrix(matrix, class_names):
     return figure
 
 
-def save_all(output, figures):
+def save_all(output: str | os.PathLike[str], figures: Mapping[str, Figure]) -> list[str]:
     """Writes figures into a folder, which is made if missing; see `save`.
 
     Args:
@@ -98,7 +107,7 @@ def save_all(output, figures):
         raise ValueError(f"cannot write the pictures to {output}: {error.strerror}") from None
 
 
-def save(figure, stem):
+def save(figure: Figure, stem: str | os.PathLike[str]) -> list[str]:
     """Writes a figure to `stem`.png and `stem`.svg, atomically; equal figures give equal bytes.
 
     Text in the SVG stays text, so that it can be searched and selected.
@@ -116,7 +125,7 @@ def save(figure, stem):
     return paths
 
 
-def render(figure, extension):
+def render(figure: Figure, extension: str) -> bytes:
     """A figure as the bytes of a "png" or "svg" file.
 
     A character that the font lacks is a box in the PNG, without a warning, and itself in the SVG.

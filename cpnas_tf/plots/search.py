@@ -4,11 +4,16 @@ References:
     CP-NAS, Algorithm 1 and Eq. 1 (search).
 """
 
+from __future__ import annotations
+
 import itertools
 import math
+import os
 import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from cpnas_tf.genotypes import CELL_TYPES, CHOICES, EDGE_NAMES, OPERATIONS
+from cpnas_tf.genotypes import CELL_TYPES, CHOICES, EDGE_NAMES, OPERATIONS, Genotype
 from cpnas_tf.plots.cells import plot_cell, plot_genotype
 from cpnas_tf.plots.figures import (
     CHILD_COLOUR,
@@ -20,8 +25,11 @@ from cpnas_tf.plots.figures import (
 )
 from cpnas_tf.runs import search_log
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot_search(rows, *, genotype=None):
+
+def plot_search(rows: Sequence[Mapping[str, Any]], *, genotype: Genotype | None = None) -> Figure:
     """Draws a search's progress: accuracies, scores z and the operations' survival.
 
     The three panels share an axis, the architectures in the order sampled. An unfinished search is
@@ -53,7 +61,12 @@ def plot_search(rows, *, genotype=None):
     survival.set_xlabel("architecture, in the order sampled")
     _style_panels(accuracy, score, survival, stages=stages)
     _label_stages(accuracy, stages, operations=search_log.initial_operations(rows))
-    style = {"fontsize": 8, "va": "bottom", "ha": "right", "transform": accuracy.transAxes}
+    style: dict[str, Any] = {
+        "fontsize": 8,
+        "va": "bottom",
+        "ha": "right",
+        "transform": accuracy.transAxes,
+    }
     accuracy.text(-0.012, 1.02, "operations left", **style)
     if genotype is not None:
         _draw_result(figure.add_subplot(grid[2, 1]), genotype)
@@ -62,7 +75,7 @@ def plot_search(rows, *, genotype=None):
     return figure
 
 
-def plot_accuracies(rows):
+def plot_accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draws the accuracies of child and parent over a search, narrow enough for a phone.
 
     Args:
@@ -82,7 +95,7 @@ def plot_accuracies(rows):
     return figure
 
 
-def plot_epochs(rows):
+def plot_epochs(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draws the accuracies over the epochs of a search with PC-DARTS, narrow enough for a phone.
 
     Args:
@@ -96,7 +109,7 @@ def plot_epochs(rows):
     lines = {"accuracy": ("weights", INK), "architecture_accuracy": ("architecture", CHILD_COLOUR)}
     for measure, (name, colour) in lines.items():
         known = [(row["epoch"], 100 * row[measure]) for row in rows if row[measure] is not None]
-        style = {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1.2}
+        style: dict[str, Any] = {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1.2}
         axes.plot(*zip(*known, strict=True) if known else ((), ()), label=name, **style)
     axes.set_xlabel("epoch")
     axes.set_ylabel("accuracy in training (%)")
@@ -138,7 +151,7 @@ def _style_panels(*panels, stages=()):
 
 def _label_stages(axes, stages, *, operations):
     """Writes above each stage how many operations each edge has left."""
-    style = {"fontsize": 8, "va": "bottom", "ha": "center"}
+    style: dict[str, Any] = {"fontsize": 8, "va": "bottom", "ha": "center"}
     for stage, first, last in stages:
         middle, where = (first + last) / 2, axes.get_xaxis_transform()
         axes.text(middle, 1.02, str(operations - stage), transform=where, **style)
@@ -200,7 +213,7 @@ def _draw_column(axes, counts, left, right):
         axes.text((left + right) / 2, row, text, fontsize=8, color=ink, ha="center", va="center")
 
 
-def plot_indicators(evaluations):
+def plot_indicators(evaluations: Sequence[Mapping[str, tuple[float, float]]]) -> Figure:
     """Draws a stage's evaluation indicators e(o) (Eq. 2) as a heat map of edges and operations.
 
     A frame marks the smallest of each edge: the operation that the edge drops.
@@ -227,7 +240,7 @@ def plot_indicators(evaluations):
         for name, (_, e) in edge.items():
             column, ink = OPERATIONS.index(name), "white" if scale(e) > 0.6 else "black"
             axes.text(column, row, f"{e:.3f}", fontsize=6, color=ink, ha="center", va="center")
-        smallest = min(edge, key=edge.get)
+        smallest = min(edge, key=lambda name: edge[name])
         corner = (OPERATIONS.index(smallest) - 0.5, row - 0.5)
         axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#c00000", linewidth=1.5))
     axes.set_xticks(range(len(OPERATIONS)), OPERATIONS, fontsize=6)
@@ -241,7 +254,13 @@ def plot_indicators(evaluations):
     return figure
 
 
-def plot(output, *, genotype=None, rows=None, epochs=None):
+def plot(
+    output: str | os.PathLike[str],
+    *,
+    genotype: Genotype | None = None,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    epochs: Sequence[Mapping[str, Any]] | None = None,
+) -> list[str]:
     """Draws all there is to draw of a genotype, of a search, or of both into a folder.
 
     Args:

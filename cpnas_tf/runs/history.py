@@ -4,6 +4,9 @@ Imports no TensorFlow.
 """
 
 import csv
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cpnas_tf.files import write_csv
 from cpnas_tf.runs.progress import duration
@@ -12,12 +15,12 @@ from cpnas_tf.runs.progress import duration
 TIMES = ("images_per_second", "seconds")
 
 
-def write(path, rows):
+def write(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes the rows, dicts with the same keys, atomically."""
     write_csv(path, rows)
 
 
-def read(path):
+def read(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     """Reads `history.csv`: a dict an epoch, all values numbers."""
     with open(path, newline="", encoding="utf-8") as file:
         return [
@@ -26,12 +29,12 @@ def read(path):
         ]
 
 
-def best(rows):
+def best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The row of the highest validation accuracy, the first of equal ones."""
     return max(rows, key=lambda row: row["val_accuracy"])
 
 
-def line(rows, *, name, epochs):
+def line(rows: Sequence[Mapping[str, Any]], *, name: str, epochs: int) -> str:
     """One line that tells of the last epoch, and when the training will be done.
 
     Args:

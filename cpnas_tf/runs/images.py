@@ -1,7 +1,15 @@
 """What a run records of its images, so that later commands notice other ones. No TensorFlow."""
 
+from __future__ import annotations
 
-def record(*splits):
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cpnas_tf.data import AnyImages
+
+
+def record(*splits: AnyImages) -> dict[str, Any]:
     """What `config.json` holds of the images that a run reads.
 
     Args:
@@ -18,7 +26,7 @@ def record(*splits):
     }
 
 
-def difference(there, here):
+def difference(there: Mapping[str, Any] | None, here: Mapping[str, Any] | None) -> str | None:
     """The first difference of two records in words; None if there is none.
 
     A part that only one of them holds does not count: an evaluation reads the test images alone.
@@ -37,7 +45,7 @@ def difference(there, here):
     return found or next(filter(None, parts), None)
 
 
-def other_classes(there, here):
+def other_classes(there: Sequence[str], here: Sequence[str]) -> str | None:
     """The difference of two lists of class names in words; None if there is none."""
     gone, new = ([name for name in a if name not in b] for a, b in ((there, here), (here, there)))
     if gone and new:

@@ -1,14 +1,18 @@
 """What a user sees of a run: lines of progress, a search's plan and its summary. No TensorFlow."""
 
+from __future__ import annotations
+
 import contextlib
 import datetime
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cpnas_tf.runs import search_log
 
 
-def show(text, *, end="\n"):
+def show(text: str, *, end: str = "\n") -> None:
     """Writes on standard output if it takes anything: no line is worth the run that it tells of.
 
     Nothing happens where standard output is missing, closed, full or no longer read. See `write`.
@@ -17,7 +21,7 @@ def show(text, *, end="\n"):
         write(text, end=end)
 
 
-def write(text, *, end="\n"):
+def write(text: str, *, end: str = "\n") -> None:
     """Writes on standard output, with question marks for the characters that it cannot encode.
 
     Raises:
@@ -27,7 +31,7 @@ def write(text, *, end="\n"):
     print(text.encode(encoding, "replace").decode(encoding), end=end, flush=True)
 
 
-def check_verbose(verbose):
+def check_verbose(verbose: int | str) -> int:
     """What `verbose` means here: 0, 1 or 2, see `Progress`.
 
     Raises:
@@ -59,12 +63,14 @@ class Progress:
         ValueError: if `verbose` is another value.
     """
 
-    def __init__(self, total, done, unit="architecture", *, verbose="auto"):
+    def __init__(
+        self, total: int, done: int, unit: str = "architecture", *, verbose: int | str = "auto"
+    ) -> None:
         self._total, self._done, self._unit = total, done, unit
         self._verbose = check_verbose(verbose)
         self._started, self._first = time.monotonic(), done
 
-    def step(self, number, step, steps, **measures):
+    def step(self, number: int, step: int, steps: int, **measures: Any) -> None:
         """Shows at which step architecture or epoch `number` is, all counted from 0.
 
         Args:
@@ -75,12 +81,12 @@ class Progress:
             shown = "".join(f"  {name} {float(value):.4f}" for name, value in measures.items())
             show(f"\r{self._unit} {number + 1}: step {step + 1}/{steps}{shown}", end="")
 
-    def line(self, text):
+    def line(self, text: str) -> None:
         """Shows a line, in the place of the moving one."""
         if self._verbose:
             show(f"\r{text}" if self._verbose == 1 else text)
 
-    def finish(self, text, *, images, seconds):
+    def finish(self, text: str, *, images: int, seconds: float) -> None:
         """Shows the line of an architecture or epoch of a search.
 
         Args:
@@ -97,7 +103,7 @@ class Progress:
         )
 
 
-def result_text(result):
+def result_text(result: Any) -> str:
     """The place and the accuracies of an architecture, an `oracle.Result`."""
     return (
         f"stage {result.stage} round {result.round} sample {result.sample}  "
@@ -105,19 +111,19 @@ def result_text(result):
     )
 
 
-def epoch_text(row):
+def epoch_text(row: Mapping[str, Any]) -> str:
     """The accuracies of an epoch of PC-DARTS, see `search_log.write_epochs`."""
     accuracy = row["architecture_accuracy"]
     architecture = "warm-up" if accuracy is None else f"{accuracy:7.2%}"
     return f"weights {row['accuracy']:6.2%}  architecture {architecture}"
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """Seconds as days, hours, minutes and seconds, such as `2 days, 5:00:00`."""
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
-def text_table(rows, *, left=1):
+def text_table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """A table as text, each column as wide as its longest cell.
 
     Args:
@@ -130,7 +136,7 @@ def text_table(rows, *, left=1):
     return "\n".join(form.format(*row).rstrip() for row in rows)
 
 
-def plan(*, operations, rounds, images, estimate):
+def plan(*, operations: int, rounds: int, images: int, estimate: Mapping[str, Any]) -> str:
     """What a search is going to do and to cost, as text.
 
     Args:
@@ -158,7 +164,9 @@ def plan(*, operations, rounds, images, estimate):
     )
 
 
-def plan_epochs(*, epochs, warmup_epochs, images, estimate):
+def plan_epochs(
+    *, epochs: int, warmup_epochs: int, images: int, estimate: Mapping[str, Any]
+) -> str:
     """What a search with PC-DARTS is going to do and to cost, as text.
 
     Args:
@@ -183,13 +191,13 @@ def _estimated(estimate):
     )
 
 
-def summary(rows):
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     """What a search did, a line a stage, as text.
 
     Args:
         rows: as `search_log.read` gives them.
     """
-    lines = [("stage", "architectures", "child", "parent", "time")]
+    lines: list[tuple[str, ...]] = [("stage", "architectures", "child", "parent", "time")]
     for name, group in [*search_log.by_stage(rows).items(), ("total", rows)]:
         found = search_log.totals(group)
         accuracies = (f"{found[f'{who}_accuracy']:.2%}" for who in ("child", "parent"))
@@ -198,7 +206,7 @@ def summary(rows):
     return text_table(lines)
 
 
-def summary_epochs(rows):
+def summary_epochs(rows: Sequence[Mapping[str, Any]]) -> str:
     """What a search with PC-DARTS did, in one line; `rows` as in `search_log.write_epochs`."""
     seconds = duration(sum(row["seconds"] for row in rows))
     return f"{len(rows)} epochs in {seconds}; in the last one: {epoch_text(rows[-1])}"

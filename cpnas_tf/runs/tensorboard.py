@@ -5,6 +5,7 @@ does not.
 """
 
 import os
+from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -23,10 +24,16 @@ class Summaries:
         folder: of the run's logs; made with the first one.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder, self._writer = os.fspath(folder), None
 
-    def write(self, step, scalars, *, pictures=None):
+    def write(
+        self,
+        step: int,
+        scalars: Mapping[str, float],
+        *,
+        pictures: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Writes what belongs to a step.
 
         Args:

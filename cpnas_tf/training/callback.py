@@ -3,17 +3,21 @@
 import math
 import os
 import time
+from typing import Any
 
 import larq as lq
+import numpy as np
 import tensorflow as tf
 
 from cpnas_tf import devices
+from cpnas_tf.data import AnyImages
 from cpnas_tf.networks.cells import scale_drop_path
 from cpnas_tf.networks.quantizers import one_bit_kernels
 from cpnas_tf.runs import history
 from cpnas_tf.runs.checkpoints import Checkpoints, network_parts
 from cpnas_tf.runs.progress import Progress
 from cpnas_tf.runs.tensorboard import Summaries
+from cpnas_tf.training.child_parent import ChildParentLoss
 
 _SAVE_SECONDS = 600  # an epoch may take hours
 
@@ -37,17 +41,17 @@ class EpochCallback(tf.keras.callbacks.Callback):
 
     def __init__(
         self,
-        trained,
-        model,
+        trained: tf.keras.Model,
+        model: tf.keras.Model,
         *,
-        judge,
-        validation,
-        epochs,
-        steps,
-        batch_size,
-        early_stopping=None,
-        child_parent=None,
-    ):
+        judge: tf.keras.Model,
+        validation: AnyImages,
+        epochs: int,
+        steps: int,
+        batch_size: int,
+        early_stopping: int | None = None,
+        child_parent: ChildParentLoss | None = None,
+    ) -> None:
         super().__init__()
         self._trained, self._network, self._judge = trained, model, judge
         self._validation, self._child_parent = validation, child_parent
@@ -59,7 +63,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
         if self._kernels:
             self._count_flips()
         self._means = self._build_means()
-        self._running = None
+        self._running: list[np.ndarray] | None = None
 
     def _build_means(self):
         """The means that Keras reports of an epoch; it would make them at the first step."""
@@ -74,17 +78,17 @@ class EpochCallback(tf.keras.callbacks.Callback):
         return [*trained.metrics, *getattr(self._child_parent, "metrics", [])]
 
     @property
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """The history, a dict an epoch."""
         return self._state.record["rows"]
 
     @property
-    def steps_done(self):
+    def steps_done(self) -> int:
         """How many steps the weights have seen. One call of Keras's step changes all variables."""
         return int(tf.convert_to_tensor(self._trained.optimizer.iterations))
 
     @property
-    def is_over(self):
+    def is_over(self) -> bool:
         """Whether the last epoch is done, or the last one that early stopping allows."""
         done = len(self.rows)
         if done and self._early_stopping:
@@ -92,7 +96,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
             return done == self._epochs or waited >= self._early_stopping
         return done == self._epochs
 
-    def restore(self, directory, *, verbose):
+    def restore(self, directory: str | os.PathLike[str], *, verbose: int | str) -> None:
         """Takes a folder, and goes back to the last checkpoint in it that can be read, if any.
 
         Args:
@@ -121,7 +125,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
         if self._state.record["logs"]:
             self._finish_epoch()
 
-    def save(self):
+    def save(self) -> None:
         """Saves where the training stands, if that is a place to go on from.
 
         It is none between an epoch's last step and its logs, nor if the loss is not finite; and
@@ -139,7 +143,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
         self._state.save(epochs=len(self.rows), steps=self.steps_done)
         self._saved = time.monotonic()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Goes on with the means and the time of an epoch that was stopped."""
         scale_drop_path(self._trained, epoch / self._epochs)
         self._clock = time.monotonic() - self._state.record["seconds"]
@@ -148,14 +152,14 @@ class EpochCallback(tf.keras.callbacks.Callback):
                 variable.assign(value)
             self._running = None
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Shows where the epoch is, and saves amid a long one."""
         done = self._steps - self.params["steps"] + batch
         self._progress.step(len(self.rows), done, self._steps, loss=logs["loss"])
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Notes what the epoch's steps gave, and finishes it."""
         self._state.record["seconds"] = time.monotonic() - self._clock
         logs = self._renamed(logs)

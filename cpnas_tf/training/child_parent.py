@@ -16,6 +16,7 @@ References:
 import contextlib
 import math
 import threading
+from typing import Any
 
 import tensorflow as tf
 
@@ -23,7 +24,7 @@ from cpnas_tf import devices
 from cpnas_tf.networks.quantizers import all_layers, filter_axes, one_bit_kernels, reconstruct
 
 
-def filter_mse(kernel, *, depthwise=False):
+def filter_mse(kernel: tf.Tensor, *, depthwise: bool = False) -> tf.Tensor:
     """The sum over a kernel's filters of MSE(H_c, H^_c), the mean over a filter's elements.
 
     H^ is held constant in the gradient, which is 2 (H - H^) / elements. That is the exact gradient:
@@ -48,7 +49,7 @@ def filter_mse(kernel, *, depthwise=False):
     return summed_means(kernel)
 
 
-def class_centre_distance(maps, *, labels, centres):
+def class_centre_distance(maps: tf.Tensor, *, labels: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
     """The squared distance of feature maps from their class's centre, || f_s - fbar_class(s) ||^2.
 
     Decision: the squared norm is averaged over a map's elements and over the batch, so that the
@@ -68,7 +69,9 @@ def class_centre_distance(maps, *, labels, centres):
     return tf.math.divide_no_nan(tf.reduce_sum(squares), tf.cast(tf.size(squares), tf.float32))
 
 
-def updated_centres(centres, *, sums, counts, rate):
+def updated_centres(
+    centres: tf.Tensor, *, sums: tf.Tensor, counts: tf.Tensor, rate: float
+) -> tf.Tensor:
     """The class centres after a batch: c_j + rate * sum over s in j of (f_s - c_j) / (1 + n_j).
 
     Args:
@@ -120,13 +123,13 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
     def __init__(
         self,
         *,
-        filter_weight=1e-3,
-        centre_weight=1e-1,
-        centre_rate=0.5,
-        warmup_epochs=0,
-        features=None,
-        pooled=False,
-    ):
+        filter_weight: float = 1e-3,
+        centre_weight: float = 1e-1,
+        centre_rate: float = 0.5,
+        warmup_epochs: int = 0,
+        features: str | None = None,
+        pooled: bool = False,
+    ) -> None:
         """Describes the loss; the model comes with `fit`, or with `build`.
 
         Args:
@@ -164,7 +167,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         self._built_for = None
         self._plain = None
 
-    def build(self, model):
+    def build(self, model: tf.keras.Model) -> None:
         """Finds the 1-bit kernels and the features, and makes the centres; `fit` does it as well.
 
         Call it before `fit` to restore `centres` from a checkpoint. A second call with the same
@@ -181,7 +184,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         if model is self._built_for:
             return
         self._built_for = self._plain = self._layer = self.centres = None
-        self._kernels, self._weights, self._share = [], {}, 1.0
+        self._kernels, self._weights, self._share = [], {}, tf.constant(1.0)
         self._replica = threading.local()  # tf.distribute runs each replica in its own thread
         if self.filter_weight:
             self._weights["filter_mse"] = self.filter_weight
@@ -205,11 +208,11 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         self._built_for = model
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[tf.keras.metrics.Metric]:
         """The terms' means over the epoch."""
         return list(self._means.values())
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         """Gives `fit` a training step with the terms, in the place of Keras's own."""
         model, history = self.model, getattr(self.model, "history", None)  # new in each `fit`
         self.build(model)
@@ -233,17 +236,17 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
                 return plain[0](iterator)
             return self._train(iterator)
 
-        train.history, train.restore = history, restore
+        vars(train).update(history=history, restore=restore)
         model.train_function, model.train_tf_function = train, self._step[1]
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts the means of the epoch, and sets how much of their weights the terms have."""
         for mean in self._means.values():
             mean.reset_state()
         if self.warmup_epochs:
             self._share.assign(min(1.0, epoch / self.warmup_epochs))
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         """Gives Keras's own training step back."""
         self.model.train_function.restore()
 

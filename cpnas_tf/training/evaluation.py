@@ -1,15 +1,19 @@
 """Measuring a trained network, and loading it again from its workdir."""
 
 import functools
+import os
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf.data import streams
+from cpnas_tf.data import AnyImages, streams
 from cpnas_tf.runs.trained import TrainedRun
 
 
-def load_trained(directory, *, data_dir=None):
+def load_trained(
+    directory: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None
+) -> tuple[tf.keras.Model, AnyImages, dict[str, Any]]:
     """Rebuilds the network that `bin/train.py` trained in `directory`, with its final weights.
 
     Args:
@@ -29,7 +33,7 @@ def load_trained(directory, *, data_dir=None):
     return run.network(), test, run.record
 
 
-def evaluate(model, images, *, batch_size=256):
+def evaluate(model: tf.keras.Model, images: AnyImages, *, batch_size: int = 256) -> dict[str, Any]:
     """Measures a classifier on all images.
 
     Args:

@@ -7,15 +7,18 @@ References:
 import functools
 import math
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
 from cpnas_tf import devices
-from cpnas_tf.data import streams
+from cpnas_tf.data import AnyImages, streams
 from cpnas_tf.networks.cells import add_auxiliary_tower
 from cpnas_tf.runs.checkpoints import has_checkpoint, load_weights
 from cpnas_tf.runs.progress import check_verbose
 from cpnas_tf.training.callback import EpochCallback
+from cpnas_tf.training.child_parent import ChildParentLoss
 from cpnas_tf.training.optimizers import check_optimizer, make_optimizer
 
 
@@ -59,28 +62,28 @@ class Training:
 
     def __init__(
         self,
-        model,
-        images,
+        model: tf.keras.Model,
+        images: AnyImages,
         *,
-        validation,
-        epochs=600,
-        batch_size=96,
-        optimizer="sgd",
-        learning_rate=0.025,
-        momentum=0.9,
-        weight_decay=3e-4,
-        decay_batch_norm=True,
-        gradient_clip=5.0,
-        label_smoothing=0.0,
-        auxiliary_weight=0.0,
-        early_stopping=None,
-        jit_compile=False,
-        steps_per_execution=1,
-        augmentation=None,
-        child_parent=None,
-        warm_start=None,
-        seed=0,
-    ):
+        validation: AnyImages,
+        epochs: int = 600,
+        batch_size: int = 96,
+        optimizer: str = "sgd",
+        learning_rate: float = 0.025,
+        momentum: float = 0.9,
+        weight_decay: float = 3e-4,
+        decay_batch_norm: bool = True,
+        gradient_clip: float = 5.0,
+        label_smoothing: float = 0.0,
+        auxiliary_weight: float = 0.0,
+        early_stopping: int | None = None,
+        jit_compile: bool = False,
+        steps_per_execution: int = 1,
+        augmentation: Mapping[str, Any] | None = None,
+        child_parent: ChildParentLoss | None = None,
+        warm_start: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> None:
         self.model, self._strategy = model, model.distribute_strategy
         self._epochs, self._child_parent = epochs, child_parent
         _check_settings(
@@ -134,7 +137,9 @@ class Training:
             child_parent=child_parent,
         )
 
-    def run(self, directory, *, verbose="auto"):
+    def run(
+        self, directory: str | os.PathLike[str], *, verbose: int | str = "auto"
+    ) -> list[dict[str, Any]]:
         """Trains in a folder; a training that was stopped there goes on, to the same end.
 
         Each epoch, and every ten minutes of a long one, ends with a checkpoint, of which the last
@@ -181,7 +186,15 @@ class Training:
         )
 
 
-def train(model, images, *, directory, warm_start=None, verbose="auto", **settings):
+def train(
+    model: tf.keras.Model,
+    images: AnyImages,
+    *,
+    directory: str | os.PathLike[str],
+    warm_start: str | os.PathLike[str] | None = None,
+    verbose: int | str = "auto",
+    **settings: Any,
+) -> list[dict[str, Any]]:
     """Trains a Keras classifier in a folder, see `Training`.
 
     Args:

@@ -5,29 +5,32 @@ References:
 """
 
 import math
+from collections.abc import Collection
+from typing import Any
 
 import tensorflow as tf
 
 OPTIMIZERS = ("sgd", "adam")
+_Optimizer: Any = object  # what `_L2` is mixed into
 
 
-class _L2:
+class _L2(_Optimizer):
     """Adds L2 to the gradients after clipping, as the original framework does.
 
     Keras's own `weight_decay` is decoupled from the gradient, and a regularizer would be clipped.
     What Keras is told to leave out of its own (`exclude_from_weight_decay`) is left out here.
     """
 
-    def __init__(self, *args, l2=0.0, **kwargs):
+    def __init__(self, *args: Any, l2: float = 0.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._l2 = l2
 
-    def update_step(self, gradient, variable):
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         if self._l2 and self._use_weight_decay(variable):
             gradient = gradient + self._l2 * tf.convert_to_tensor(variable)
         super().update_step(gradient, variable)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "l2": self._l2}
 
 
@@ -41,7 +44,7 @@ class Adam(_L2, tf.keras.optimizers.Adam):
     """Keras's Adam with `l2` times the variable added to each gradient."""
 
 
-def check_sgd(*, learning_rate, momentum, weight_decay):
+def check_sgd(*, learning_rate: float, momentum: float, weight_decay: float) -> None:
     """Raises ValueError if one of the settings is out of range."""
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be a number > 0, received: {learning_rate}")
@@ -51,7 +54,9 @@ def check_sgd(*, learning_rate, momentum, weight_decay):
         raise ValueError(f"weight_decay must be a number >= 0, received: {weight_decay}")
 
 
-def check_optimizer(name, *, learning_rate, momentum, weight_decay, gradient_clip):
+def check_optimizer(
+    name: str, *, learning_rate: float, momentum: float, weight_decay: float, gradient_clip: float
+) -> None:
     """Raises ValueError if the name is unknown or a number is out of range."""
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, received: {name!r}")
@@ -61,15 +66,15 @@ def check_optimizer(name, *, learning_rate, momentum, weight_decay, gradient_cli
 
 
 def make_optimizer(
-    name,
+    name: str,
     *,
-    learning_rate,
-    steps,
-    momentum=0.9,
-    weight_decay=0.0,
-    without_decay=(),
-    gradient_clip=0.0,
-):
+    learning_rate: float,
+    steps: int,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    without_decay: Collection[tf.Variable] = (),
+    gradient_clip: float = 0.0,
+) -> tf.keras.optimizers.Optimizer:
     """The optimizer of a training run: SGD or Adam under a cosine schedule, with L2 and clipping.
 
     Args:
@@ -94,7 +99,11 @@ def make_optimizer(
     schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     # On a GPU Keras would have XLA compile the update of each of a network's hundreds of variables
     # alone; `jit_compile` of the model compiles them together.
-    settings = {"l2": weight_decay, "global_clipnorm": gradient_clip or None, "jit_compile": False}
+    settings: dict[str, Any] = {
+        "l2": weight_decay,
+        "global_clipnorm": gradient_clip or None,
+        "jit_compile": False,
+    }
     if name == "adam":
         optimizer = Adam(schedule, **settings)
     else:
