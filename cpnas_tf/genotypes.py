@@ -58,8 +58,8 @@ class Genotype:
         ValueError: if a cell has not 14 operations or names an unknown one.
     """
 
-    normal: tuple[str, ...]
-    reduce: tuple[str, ...]
+    normal: Sequence[str]
+    reduce: Sequence[str]
 
     def __post_init__(self) -> None:
         for cell in CELL_TYPES:
@@ -86,7 +86,7 @@ class Genotype:
     @property
     def choices(self) -> tuple[str, ...]:
         """The 28 operations' names, the normal cell's 14 first."""
-        return self.normal + self.reduce
+        return (*self.normal, *self.reduce)
 
     @property
     def indices(self) -> tuple[int, ...]:

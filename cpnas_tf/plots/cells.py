@@ -73,7 +73,7 @@ def plot_cell(operations: Sequence[str], *, title: str) -> Figure:
     Raises:
         ValueError: if `operations` are not 14 known names.
     """
-    operations = Genotype(normal=tuple(operations), reduce=tuple(operations)).normal
+    operations = Genotype(normal=operations, reduce=operations).normal
     return _plot_cells({title: operations})
 
 
