@@ -315,7 +315,7 @@ def main():
         FLAGS.workdir,
         {"network": NETWORK, "parts": PARTS, "training": TRAINING, "seeds": FLAGS.seeds},
         result="tabular.csv",
-        written=("shares", "data", "tabular.csv"),
+        written=("tabular.csv", "shares/*.json"),
         overwrite=FLAGS.overwrite,
     )
     _settle_tensorflow()

@@ -41,7 +41,7 @@ def main():
         FLAGS.workdir,
         run,
         result=None,
-        written=("runs.csv", "table.csv", "table.json", "searches", "runs"),
+        written=workdir.ABLATION,
         overwrite=FLAGS.overwrite,
     )
     app.load_tensorflow()

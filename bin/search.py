@@ -43,7 +43,7 @@ def main():
             FLAGS.workdir,
             run,
             result="genotype.json",
-            written=("genotype.json", "search.csv", "checkpoints", "tuner", "states", "logs"),
+            written=workdir.SEARCH,
             overwrite=FLAGS.overwrite,
         )
         claim = claim if worker else owned

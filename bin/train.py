@@ -49,10 +49,7 @@ def main():
         FLAGS.workdir,
         run,
         result="metrics.json",
-        written=(
-            *("metrics.json", "history.csv", "checkpoints", "logs"),
-            *("evaluation.json", "confusion_matrix.png"),
-        ),
+        written=workdir.TRAINING,
         overwrite=FLAGS.overwrite,
     )
     claim = contextlib.nullcontext() if worker else claim

@@ -17,7 +17,7 @@ import importlib
 import os
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "ChildParentLoss": "training.child_parent",

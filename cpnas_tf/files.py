@@ -5,7 +5,9 @@ Imports no TensorFlow.
 
 import contextlib
 import csv
+import ctypes
 import fcntl
+import fnmatch
 import io
 import json
 import os
@@ -13,6 +15,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+_HERE, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
 def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
@@ -43,28 +47,66 @@ def replaced(folder: str | os.PathLike[str]) -> Iterator[str]:
     """Gives an empty folder that takes the place of `folder` at the end of the block.
 
     If the block ends with an error, `folder` stays as it is. A process that is killed leaves the
-    old folder, the new one or none, and a folder with the suffix `.partial` beside it, which the
-    next call clears.
+    old folder or the new one, and a folder with the suffix `.partial` beside it, which the next
+    call clears. Where the file system cannot exchange two folders, `folder` is missing for an
+    instant; the old one, which a process that is killed then leaves in `.partial/old`, is put back
+    by the next call.
+
+    Args:
+        folder: the folder; of a link its target.
 
     Raises:
-        ValueError: if the folder cannot be written or another process replaces it.
+        ValueError: if the folder cannot be written, another process replaces it, or the folder
+            beside it holds what is someone else's in the place of ours.
     """
+    folder = os.path.realpath(folder)
     partial = f"{folder}.partial"
     new, old, lock = (os.path.join(partial, name) for name in ("new", "old", ".lock"))
+    if not os.path.lexists(lock) and any(map(os.path.lexists, (new, old))):
+        raise ValueError(f"{partial} is in the way, which no export left: move it")
     with exclusive(partial):
         try:
-            for left in (new, old):
-                remove(left)
+            _settle(folder, new=new, old=old)
             os.mkdir(new)
             yield new
-            with contextlib.suppress(FileNotFoundError):
+            _sync(new)
+            if not os.path.lexists(folder):
+                os.rename(new, folder)
+            elif not _exchange(new, folder):
                 os.rename(folder, old)
-            os.rename(new, folder)
+                os.rename(new, folder)
         finally:
-            for left in (new, old, lock):
-                remove(left)
+            _settle(folder, new=new, old=old)
+            remove(lock)
             with contextlib.suppress(OSError):  # holds what is someone else's
                 os.rmdir(partial)
+
+
+def _settle(folder, *, new, old):
+    """Removes what is left of replacing a folder; puts the old one back if nothing replaced it."""
+    remove(new)
+    if os.path.lexists(old):
+        os.rename(old, new if os.path.lexists(folder) else folder)
+        remove(new)
+
+
+def _sync(folder):
+    """Has all that is in a folder on the disk, before the folder takes another one's place."""
+    for below, _, names in os.walk(folder):
+        for path in (os.path.join(below, name) for name in names):
+            if not os.path.islink(path):
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+
+
+def _exchange(one, other):
+    """Exchanges two paths at once; returns whether the system can do that."""
+    try:
+        exchange = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):  # not Linux
+        return False
+    paths = os.fsencode(one), os.fsencode(other)
+    return exchange(_HERE, paths[0], _HERE, paths[1], _RENAME_EXCHANGE) == 0
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -140,6 +182,31 @@ def remove(path: str | os.PathLike[str]) -> None:
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def find(folder, name, *, links=False, enter=lambda below: True):
+    """Finds what is in a folder under a name; never looks behind a link.
+
+    Args:
+        folder: where to look; a name in it is never a pattern.
+        name: a path below the folder, each part a pattern of `fnmatch`.
+        links: whether to give a link that has the place of a folder in `name`.
+        enter: function of a folder below; whether to look there.
+
+    Yields:
+        The paths, in order.
+    """
+    first, _, rest = name.partition("/")
+    try:
+        with os.scandir(folder) as entries:
+            fitting = [entry for entry in entries if fnmatch.fnmatchcase(entry.name, first)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in sorted(fitting, key=lambda entry: entry.name):
+        if not rest or (links and entry.is_symlink()):
+            yield entry.path
+        elif entry.is_dir(follow_symlinks=False) and enter(entry.path):
+            yield from find(entry.path, rest, links=links, enter=enter)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ from keras_tuner.oracles import GridSearchOracle
 from cpnas_tf.errors import first_line
 from cpnas_tf.files import exclusive, read_json, write_json
 from cpnas_tf.genotypes import Genotype
+from cpnas_tf.runs import workdir
 from cpnas_tf.runs.progress import check_verbose, show
 from cpnas_tf.search.methods import METHODS
 
@@ -210,18 +211,21 @@ class AblationTuner(BaseTuner):
             seconds = time.monotonic() - started
             return {**point, "training_seed": training_seed, **reached, "seconds": seconds}
 
-        found = _make_or_read(os.path.join(self._folder, "searches", name), "search.json", search)
+        folder = os.path.join(self._folder, "searches", name)
+        found = _make_or_read(folder, "search.json", search, workdir.SEARCH_OF_ABLATION)
         name = f"{name}-training{training_seed}"
-        run = _make_or_read(os.path.join(self._folder, "runs", name), "run.json", train)
+        folder = os.path.join(self._folder, "runs", name)
+        run = _make_or_read(folder, "run.json", train, workdir.TRAINING_OF_ABLATION)
         if self._verbose:
             show(f"{name}: test accuracy {run['accuracy']:.2%}")
         return run
 
 
-def _make_or_read(folder, name, make):
+def _make_or_read(folder, name, make, written):
     """The contents of a JSON file, made by the first process to need it while others wait."""
     path = os.path.join(folder, name)
     with exclusive(folder, wait=True):
+        workdir.clean(folder, written)
         if not os.path.exists(path):
             write_json(path, make(folder))
         return read_json(path)

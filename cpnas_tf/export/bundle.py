@@ -1,6 +1,7 @@
 """A trained network as a folder to ship: SavedModel, flatbuffer, sizes and model card; checked."""
 
 import os
+import shutil
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,19 @@ from cpnas_tf.data.augmentation import normalize
 from cpnas_tf.errors import first_line
 from cpnas_tf.export import flatbuffer, saved_model
 from cpnas_tf.export.model_card import write_model_card
-from cpnas_tf.files import plain_path, replaced, write_atomically, write_json
+from cpnas_tf.files import find, plain_path, read_json, replaced, write_atomically, write_json
 from cpnas_tf.networks.costs import layer_costs, total
 from cpnas_tf.networks.quantizers import SIGNS
 from cpnas_tf.runs.trained import TrainedRun
+from cpnas_tf.runs.workdir import FORMAT, check_format
+
+# What an export writes; all else in its folder is someone else's.
+WRITTEN = (
+    *("export.json", "README.md", "genotype.png", "model.tflite"),
+    *("saved_model/saved_model.pb", "saved_model/fingerprint.pb"),
+    *("saved_model/variables/variables.*", "saved_model/assets/labels.txt"),
+)
+_OURS = {"saved_model_bytes", "largest_difference"}  # keys of each version's export.json
 
 TOLERANCE = 1e-4
 # Decision: a flatbuffer equals Keras for all images that rounding does not decide, and predicts
@@ -51,7 +61,8 @@ def export(
         images: `Images` to compare on: the SavedModel on all, the flatbuffer on the first 1,000.
         directory: folder to make.
         trained: the model's `TrainedRun`, of which the model card tells.
-        overwrite: whether to replace `directory` if it is an earlier export.
+        overwrite: whether to replace `directory` if it is an earlier export; files of others in it
+            stay.
 
     Returns:
         The contents of `export.json`: `packed_weight_bytes` of the 1-bit kernels and the real
@@ -66,28 +77,43 @@ def export(
             from Keras.
         OSError: if it cannot be written (a full disk included); `directory` is then untouched.
     """
-    directory = os.fspath(directory).rstrip("/")
     check_output(directory, overwrite=overwrite)
     with replaced(directory) as new:
         expected = np.concatenate(
             [model(normalize(batch), training=False) for batch in _batches(images.images)]
         )
         summary = {
+            "format": FORMAT,
             "memory_mbit": total(layer_costs(model))["bits"] / 1e6,
             **_write_saved_model(os.path.join(new, "saved_model"), model, images, expected),
             **_write_flatbuffer(os.path.join(new, "model.tflite"), model, images, expected),
         }
         write_json(os.path.join(new, "export.json"), summary)
         write_model_card(new, summary, images, trained=trained)
+        if os.path.isdir(directory):
+            _take_along(directory, new)
     return summary
+
+
+def _take_along(old, new):
+    """Copies what is in an earlier export and is none of it."""
+    exported = {path for name in WRITTEN for path in find(old, name)}
+
+    def left(folder, names):
+        return [name for name in names if os.path.join(folder, name) in exported]
+
+    shutil.copytree(old, new, symlinks=True, ignore=left, dirs_exist_ok=True)
 
 
 def check_output(directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Raises ValueError if `directory` is there and is not to be replaced."""
     if not os.path.lexists(directory):
         return
-    if not os.path.exists(os.path.join(directory, "export.json")):
+    path = os.path.join(directory, "export.json")
+    summary = read_json(path) if os.path.isfile(path) else None
+    if not isinstance(summary, dict) or not summary.keys() >= _OURS:
         raise ValueError(f"{directory} is there and is no export: choose another --output")
+    check_format(summary, path)
     if not overwrite:
         raise ValueError(f"{directory} holds an export: replace it with --overwrite")
 

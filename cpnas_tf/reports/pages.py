@@ -13,6 +13,7 @@ from cpnas_tf.reports import pc_darts as pc_darts_report
 from cpnas_tf.reports import search as search_report
 from cpnas_tf.reports.html import element, page, section, table
 from cpnas_tf.runs import search_log
+from cpnas_tf.runs.workdir import check_format
 
 NOTHING = (
     "nothing to report in {}: there is neither a search (search.csv, genotype.json) nor a finished "
@@ -70,7 +71,9 @@ def read_run(workdir):
     run = read_json(path) if os.path.exists(path) else {}
     if not isinstance(run, dict):
         raise ValueError(f"cannot read {path}: a JSON object is needed, received: {run!r}")
-    shown = {key: value for key, value in run.items() if key not in ("data_dir", "cwd", "images")}
+    check_format(run, path)
+    hidden = ("data_dir", "cwd", "images", "written")
+    shown = {key: value for key, value in run.items() if key not in hidden}
     name = search_report.setting(config_of(run), "data", "name")
     if isinstance(name, str):
         data = {**run["config"]["data"], "name": shown_name(name)}

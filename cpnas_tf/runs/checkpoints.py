@@ -200,7 +200,7 @@ def _paths(folder):
     The files themselves are asked: TensorFlow's `CheckpointManager` takes a broken record of them
     for none, and would begin anew.
     """
-    pattern = os.path.join(glob.escape(folder), "ckpt-*.index")
+    pattern = os.path.join(glob.escape(folder), f"ckpt-{'[0-9]' * 5}-{'[0-9]' * 9}.index")
     return [path.removesuffix(".index") for path in sorted(glob.glob(pattern), reverse=True)]
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from cpnas_tf.errors import first_line
 
 _METADATA = tf.compat.v1.SummaryMetadata
-
+_SUFFIX = ".cpnas_tf"  # tells a run's own logs from those of others in the same folder
 
 _SCALAR, _IMAGES = 1, 3  # the data classes of a tensor of numbers, and of a list of files
 
@@ -51,7 +51,7 @@ class Summaries:
 
     def _write(self, step, scalars, pictures):
         if self._writer is None:
-            self._writer = tf.summary.create_file_writer(self._folder)
+            self._writer = tf.summary.create_file_writer(self._folder, filename_suffix=_SUFFIX)
         with self._writer.as_default(step=step):
             for name, value in scalars.items():
                 metadata = _metadata("scalars", _SCALAR)

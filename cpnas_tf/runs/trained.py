@@ -7,6 +7,7 @@ from cpnas_tf.catalogue import FOLDER
 from cpnas_tf.files import read_json
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.runs import images
+from cpnas_tf.runs.workdir import check_format
 
 
 class TrainedRun:
@@ -156,4 +157,5 @@ def _read_record(directory):
     record = read_json(path)
     if not isinstance(record, dict) or "config" not in record:
         raise ValueError(f"{path} is not that of a training")
+    check_format(record, path)
     return record

@@ -1,16 +1,46 @@
-"""The files of a run: written atomically, owned by one process, never mixed with another run's.
+"""The folder of a run: one process's at a time, and never mixed with other runs or other files.
+
+The record of a run, `config.json`, says what the run is and which names it writes. It is there
+before any of them. Nothing but these names is ever removed, and nothing behind a link.
 
 Imports no TensorFlow.
 """
 
 import contextlib
 import errno
-import glob
+import itertools
 import os
 
-from cpnas_tf.files import exclusive, read_json, remove, write_json
+from cpnas_tf.files import exclusive, find, read_json, remove, write_json
 from cpnas_tf.runs import images
 
+FORMAT = 2  # of a record; version 0.1 wrote none
+
+_LOGS = "logs/*.cpnas_tf"
+_NUMBERS = f"{'[0-9]' * 5}-{'[0-9]' * 9}"
+_CHECKPOINTS = tuple(f"checkpoints/ckpt-{_NUMBERS}.{end}" for end in ("index", "data-*", "partial"))
+# The names that a run of each command writes beside `config.json`, each part of a path a pattern.
+# What tells that the run is finished is the first, so that it is the first to be removed.
+SEARCH = (
+    *("genotype.json", "search.csv", _LOGS, *_CHECKPOINTS),
+    *("tuner/oracle.json", "tuner/trial_*/trial.json"),
+    *("tuner/state_*.npz", "states/state_*.npz"),  # of version 0.1
+)
+TRAINING = (
+    *("metrics.json", "evaluation.json", "confusion_matrix.png", "history.csv"),
+    *(_LOGS, *_CHECKPOINTS),
+)
+# What a search and a training of an ablation write, in a folder and under a lock of their own.
+SEARCH_OF_ABLATION = ("search.json", *SEARCH, ".lock")
+TRAINING_OF_ABLATION = ("run.json", *TRAINING, ".lock")
+ABLATION = (
+    *("table.json", "table.csv", "runs.csv"),
+    *(f"runs/*/{name}" for name in TRAINING_OF_ABLATION),
+    *(f"searches/*/{name}" for name in SEARCH_OF_ABLATION),
+)
+_BY_COMMAND = {"search": SEARCH, "train": TRAINING, "ablate": ABLATION}
+# What an operating system puts into a folder, beside hidden files.
+_OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "lost+found")
 # What a run is does not depend on where its data lies, nor on the version that runs it.
 PLACES = ("data_dir", "cwd", "version")
 
@@ -22,38 +52,145 @@ def claim(workdir, run, *, result, written, overwrite=False):
     takes the folder. A folder that holds the same run unfinished is taken as it is, so that the run
     goes on. A run that ends before it has written anything is forgotten.
 
+    Files of others in a folder with a run stay as they are; a folder with such files alone is not
+    taken for a run. Hidden files are no reason to refuse it.
+
     Args:
         workdir: the folder; made if it is not there.
         run: what the run is, as JSON. A run with another one is a different run, but for what
             stands under `PLACES`. Its images, under "images" as `images.record` gives them, are
             compared where both have them; they may be added until the folder is taken.
         result: the name of the file that a finished run has; None if a finished run may go on.
-        written: the names of all that the run writes beside `config.json`.
+        written: the names of all that the run writes beside `config.json`, such as `SEARCH`: paths
+            of files in the folder, each part a pattern of `fnmatch`.
         overwrite: whether to remove a finished or a different run first.
 
     Raises:
-        ValueError: if the folder is a file, cannot be written, is in use by another process, or,
-            without `overwrite`, holds a finished or a different run.
+        ValueError: if the folder is a file, cannot be written, is in use by another process, holds
+            files and no run, or, without `overwrite`, a finished or a different run.
     """
     _check_folder(workdir)
-    _holds_another(workdir, run, result, overwrite)
+    _holds_another(workdir, run, result, written, overwrite)
     return _claimed(workdir, run, result, written, overwrite)
 
 
 @contextlib.contextmanager
 def _claimed(workdir, run, result, written, overwrite):
     with exclusive(workdir):
+        if _holds_another(workdir, run, result, written, overwrite):
+            _remove_run(workdir, read(workdir)["written"])
+        clean(workdir, written)
         config = os.path.join(workdir, "config.json")
-        if _holds_another(workdir, run, result, overwrite):
-            for name in (*written, "config.json"):
-                remove(os.path.join(workdir, name))
-        _remove_partials(workdir)
-        write_json(config, run)
+        write_json(config, {"format": FORMAT, **run, "written": written})
         try:
             yield
         finally:
-            if not any(os.path.exists(os.path.join(workdir, name)) for name in written):
+            if not _first_of(workdir, written) and not _others(workdir):
                 os.unlink(config)
+
+
+def read(workdir):
+    """The record of a folder's run; None if the folder holds none.
+
+    Returns:
+        The contents of `config.json`, with "written" in a record of version 0.1, too.
+
+    Raises:
+        ValueError: if `config.json` cannot be read, or is of a newer format.
+    """
+    path = os.path.join(workdir, "config.json")
+    record = read_json(path) if os.path.isfile(path) else None
+    if not isinstance(record, dict):
+        return None
+    if "format" in record and _are_names(record.get("written")):
+        check_format(record, path)
+        return record
+    command = {"version", "config", "data_dir"} <= record.keys() and record.get("command")
+    return {**record, "written": _BY_COMMAND[command]} if command in _BY_COMMAND else None
+
+
+def _are_names(value):
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def check_format(record, path):
+    """Refuses a record of a newer version.
+
+    Args:
+        record: a dict as it was read; without a format it is version 0.1's.
+        path: its file.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    number = record.get("format", 1)
+    if number not in range(1, FORMAT + 1):
+        raise ValueError(
+            f"{path} has format {number!r}, this version of cpnas_tf reads formats 1 to {FORMAT}: "
+            "upgrade cpnas_tf"
+        )
+
+
+def clean(folder, written):
+    """Removes what a process that was killed while it wrote has left.
+
+    To be called by who holds the folder's lock. What lies below in a folder with a lock of its own
+    may be another process's at work, and is left to the next one that holds that lock.
+
+    Args:
+        folder: of a run.
+        written: the names that the run writes.
+    """
+    for name in ("config.json", *written):
+        for path in list(_partials(folder, name)):
+            remove(path)
+
+
+def _partials(folder, name):
+    """What is left of writing a name: files as of `write_atomically`, or what is recorded so."""
+    if name.endswith(".partial"):
+        yield from find(folder, name, enter=_has_no_lock)
+    for path in find(folder, f"{name}.*.partial", enter=_has_no_lock):
+        if path.split(".")[-2].isdigit():
+            yield path
+
+
+def _has_no_lock(folder):
+    return not os.path.exists(os.path.join(folder, ".lock"))
+
+
+def _remove_run(workdir, written):
+    """Removes what a run has written and the folders that are then empty, in the names' order.
+
+    The record stays until the next one takes its place: what a process that is killed meanwhile
+    leaves is the old run's, unfinished.
+    """
+    with contextlib.ExitStack() as stack:
+        for lock in _all_of(workdir, [name for name in written if name.endswith("/.lock")]):
+            stack.enter_context(exclusive(os.path.dirname(lock)))
+        for path in list(_all_of(workdir, written)):
+            remove(path)
+            with contextlib.suppress(OSError):  # holds more
+                while not os.path.samefile(path := os.path.dirname(path), workdir):
+                    os.rmdir(path)
+
+
+def _all_of(workdir, written):
+    """The paths of what is there of a run, links in the place of its folders included."""
+    return itertools.chain.from_iterable(find(workdir, name, links=True) for name in written)
+
+
+def _first_of(workdir, written):
+    return next(_all_of(workdir, written), None)
+
+
+def _others(workdir):
+    """The names in a folder that keep it from being taken for a new run, in order."""
+    partials = {os.path.basename(path) for path in _partials(workdir, "config.json")}
+    own = {"config.json"} if read(workdir) else set()
+    names = set(os.listdir(workdir)) if os.path.isdir(workdir) else set()
+    names -= {*_OF_THE_SYSTEM, *partials, *own}
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _check_folder(folder):
@@ -67,14 +204,17 @@ def _check_folder(folder):
         raise ValueError(f"cannot write in {folder}: {os.strerror(errno.EACCES)}")
 
 
-def _holds_another(workdir, run, result, overwrite):
+def _holds_another(workdir, run, result, written, overwrite):
     """Whether a folder holds a finished or a different run, which `overwrite` allows to remove."""
-    config = os.path.join(workdir, "config.json")
+    old = read(workdir)
+    if old is None:
+        _refuse_others(workdir, run.get("data_dir") or workdir)
+        return False
+    begun = _first_of(workdir, old["written"])
     finished = result and os.path.exists(os.path.join(workdir, result))
-    old = read_json(config) if os.path.exists(config) else run
-    difference = _difference(_identity(old), _identity(run))
-    other_images = None if difference else images.difference(old.get("images"), run.get("images"))
-    if other_images and not overwrite:
+    difference = _difference(_identity(old), _identity(run)) if begun else None
+    other_images = images.difference(old.get("images"), run.get("images")) if begun else None
+    if other_images and not difference and not overwrite:
         raise ValueError(
             f"{workdir} holds a run on other images ({other_images}): restore them, "
             "or start afresh with --overwrite"
@@ -83,6 +223,12 @@ def _holds_another(workdir, run, result, overwrite):
         raise ValueError(
             f"{workdir} holds a different run ({difference}): "
             "choose another --workdir, or start afresh in this one with --overwrite"
+        )
+    new = [name for name in written if name not in old["written"]]
+    if occupied := _first_of(workdir, new):
+        raise ValueError(
+            f"{occupied} is not of the run in {workdir}, and would be written over: "
+            "move it, or choose another --workdir"
         )
     if finished and not overwrite:
         raise ValueError(
@@ -94,9 +240,19 @@ def _holds_another(workdir, run, result, overwrite):
 
 def _identity(run):
     """What makes a run another one if it is changed: all but its images and places."""
-    if not isinstance(run, dict):
-        return run
-    return {name: value for name, value in run.items() if name not in ("images", *PLACES)}
+    about = ("format", "written", "images", *PLACES)
+    return {name: value for name, value in run.items() if name not in about}
+
+
+def _refuse_others(workdir, data_dir):
+    """Refuses a folder without a run that holds more than the run's data."""
+    data = os.path.relpath(data_dir, workdir).split(os.sep)[0]
+    if names := [name for name in _others(workdir) if name != data]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise ValueError(
+            f"{workdir} is not empty and holds no run of cpnas_tf, but {names[0]}{more}: "
+            "choose a new folder as --workdir"
+        )
 
 
 def _difference(old, new, name=""):
@@ -106,9 +262,3 @@ def _difference(old, new, name=""):
         found = (_difference(old.get(key), new.get(key), f"{name}.{key}") for key in keys)
         return next((difference for difference in found if difference), None)
     return None if old == new else f"{name.lstrip('.')}: {old!r} there, {new!r} here"
-
-
-def _remove_partials(folder):
-    """Removes what a process that was killed while it wrote has left."""
-    for partial in glob.glob(os.path.join(glob.escape(folder), "**", "*.partial"), recursive=True):
-        remove(partial)

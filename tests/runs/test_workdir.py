@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cpnas_tf import errors, files
+from cpnas_tf import files
 from cpnas_tf.runs import workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -21,16 +20,25 @@ RUN = {
     "config": {"search": {"beta": 2.0, "seed": 0}, "data": {"name": "digits"}},
     "data_dir": "/data",
 }
-FILES = {"result": "genotype.json", "written": ("genotype.json", "search.csv", "tuner")}
+FILES = {
+    "result": "genotype.json",
+    "written": ["genotype.json", "search.csv", "tuner/state", "tuner/trial_*/trial.json"],
+}
 
 CLAIM = """
 import sys, time
-from cpnas_tf import workdir
+from cpnas_tf.files import write_atomically
+from cpnas_tf.runs import workdir
 with workdir.claim(sys.argv[1], {"config": 1}, result="done", written=("done", "state")):
-    workdir.write_atomically(sys.argv[1] + "/state", "half")
+    write_atomically(sys.argv[1] + "/state", "half")
     print("claimed", flush=True)
     time.sleep(600)
 """
+
+
+def record_of(run=RUN):
+    """What `config.json` holds of a run."""
+    return {"format": 2, **run, "written": FILES["written"]}
 
 
 def changed(**search):
@@ -104,215 +112,13 @@ def other_process(tmp_path):
         process.kill()
 
 
-GRAPH_ERROR = """Graph execution error:
-
-Detected at node MatMul defined at (most recent call last):
-  File "search.py", line 4, in <module>
-
-  File "search.py", line 3, in step
-
-OOM when allocating a tensor
-\t [[{{node MatMul}}]]
-Hint: something else [Op:__inference_step_8]"""
-
-
-class TestFirstLine:
-    @pytest.mark.parametrize(
-        ("error", "line"),
-        [
-            (ValueError("one"), "one"),
-            (ValueError("\n one \ntwo"), "one"),
-            (ValueError(), "ValueError"),
-            (RuntimeError(" \n"), "RuntimeError"),
-            (KeyError("name"), "'name'"),
-            (
-                RuntimeError("{{function_node __wrapped__SaveV2}} x; disk full [Op:SaveV2]"),
-                "x; disk full",
-            ),
-            (RuntimeError(GRAPH_ERROR), "OOM when allocating a tensor"),
-        ],
-    )
-    def test_is_what_the_error_says(self, error, line):
-        assert errors.first_line(error) == line
-
-
-class TestWriteAtomically:
-    @pytest.mark.parametrize(("data", "expected"), [("ä\n", "ä\n".encode()), (b"\x00\xff", None)])
-    def test_writes_text_and_bytes_as_they_are(self, tmp_path, data, expected):
-        files.write_atomically(tmp_path / "file", data)
-        assert (tmp_path / "file").read_bytes() == (expected or data)
-        assert os.listdir(tmp_path) == ["file"]
-
-    @pytest.mark.parametrize("function", ["fsync", "replace"])
-    def test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new(
-        self, tmp_path, monkeypatch, function
-    ):
-        def full(*args):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        path = tmp_path / "file"
-        path.write_text("old")
-        monkeypatch.setattr(os, function, full)
-        with pytest.raises(OSError, match="No space left"):
-            files.write_atomically(path, "new")
-        assert contents(tmp_path) == {"file": b"old"}
-
-    def test_an_interrupt_leaves_the_old_file_and_no_part_of_the_new(self, tmp_path, monkeypatch):
-        def interrupt(*args):
-            raise KeyboardInterrupt
-
-        path = tmp_path / "file"
-        path.write_text("old")
-        monkeypatch.setattr(os, "fsync", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            files.write_atomically(path, "new")
-        assert contents(tmp_path) == {"file": b"old"}
-
-    def test_is_on_disk_before_it_takes_the_old_files_place(self, tmp_path, monkeypatch):
-        path = tmp_path / "file"
-        path.write_text("old")
-        seen = []
-        fsync, replace = os.fsync, os.replace
-
-        def spy_fsync(descriptor):
-            fsync(descriptor)
-            seen.append(("synced", os.fstat(descriptor).st_size, path.read_text()))
-
-        def spy_replace(source, target):
-            seen.append(("replaced", os.stat(source).st_size, path.read_text()))
-            replace(source, target)
-
-        monkeypatch.setattr(os, "fsync", spy_fsync)
-        monkeypatch.setattr(os, "replace", spy_replace)
-        files.write_atomically(path, "newer")
-        assert seen == [("synced", 5, "old"), ("replaced", 5, "old")]
-        assert path.read_text() == "newer"
-
-    @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
-    def test_permissions_follow_the_umask(self, tmp_path, umask):
-        before = os.umask(umask)
-        try:
-            files.write_atomically(tmp_path / "file", "text")
-        finally:
-            os.umask(before)
-        assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
-
-    @pytest.mark.parametrize("name", ["missing/file", "file/below", "folder"])
-    def test_an_error_names_the_path_that_was_asked_for(self, tmp_path, name):
-        (tmp_path / "file").write_text("old")
-        (tmp_path / "folder").mkdir()
-        path = tmp_path / name
-        with pytest.raises(OSError, match=r"^\[Errno \d+\] ") as error:
-            files.write_atomically(path, "text")
-        assert str(error.value).endswith(f": {str(path)!r}")
-        assert contents(tmp_path) == {"file": b"old"}
-
-    def test_a_full_disk_names_the_path(self, tmp_path, monkeypatch):
-        def full(*args):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/file'$"):
-            files.write_atomically(tmp_path / "file", "text")
-
-
-REPLACE = """
-import sys, time
-from cpnas_tf import workdir
-with workdir.replaced(sys.argv[1]) as new:
-    workdir.write_atomically(new + "/state", "half")
-    print("writing", flush=True)
-    time.sleep(600)
-"""
-
-
-class TestReplaced:
-    @pytest.fixture
-    def folder(self, tmp_path):
-        folder = tmp_path / "out"
-        folder.mkdir()
-        (folder / "old").write_text("old")
-        return folder
-
-    @pytest.fixture
-    def replacing(self, folder):
-        """Another process that is at replacing the folder."""
-        command = [sys.executable, "-c", REPLACE, folder]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == "writing\n"
-            yield process
-            process.kill()
-
-    def replace(self, folder, name="new"):
-        with files.replaced(folder) as new:
-            assert os.listdir(new) == []
-            pathlib.Path(new, name).write_text(name)
-
-    def test_takes_the_place_at_the_end_of_the_block(self, folder, tmp_path):
-        with files.replaced(folder) as new:
-            pathlib.Path(new, "new").write_text("new")
-            assert contents(folder) == {"old": b"old"}
-        assert contents(tmp_path) == {"out/new": b"new"}
-        assert os.listdir(tmp_path) == ["out"]
-
-    def test_makes_what_was_not_there(self, tmp_path):
-        self.replace(tmp_path / "a" / "b")
-        assert contents(tmp_path) == {"a/b/new": b"new"}
-        assert os.listdir(tmp_path / "a") == ["b"]
-
-    def test_an_error_keeps_the_old(self, folder, tmp_path):
-        with pytest.raises(FileNotFoundError), files.replaced(folder) as new:
-            os.unlink(os.path.join(new, "missing"))
-        assert contents(tmp_path) == {"out/old": b"old"}
-        assert os.listdir(tmp_path) == ["out"]
-
-    def test_another_process_is_kept_out(self, folder, replacing):
-        with pytest.raises(ValueError, match=f"^{folder}.partial is in use by another process$"):
-            self.replace(folder)
-        assert replacing.poll() is None
-
-    def test_what_a_killed_process_left_goes_at_the_next_call(self, folder, tmp_path, replacing):
-        replacing.send_signal(signal.SIGKILL)
-        replacing.wait()
-        assert contents(folder) == {"old": b"old"}
-        assert (tmp_path / "out.partial" / "new" / "state").read_text() == "half"
-        self.replace(folder)
-        assert contents(tmp_path) == {"out/new": b"new"}
-        assert os.listdir(tmp_path) == ["out"]
-
-    def test_a_folder_of_that_name_with_other_files_keeps_them(self, folder, tmp_path):
-        (tmp_path / "out.partial").mkdir()
-        (tmp_path / "out.partial" / "mine").write_text("mine")
-        self.replace(folder)
-        assert contents(tmp_path) == {"out/new": b"new", "out.partial/mine": b"mine"}
-
-
-class TestJson:
-    def test_round_trip(self, tmp_path):
-        files.write_json(tmp_path / "file.json", RUN)
-        assert files.read_json(tmp_path / "file.json") == RUN
-        assert (tmp_path / "file.json").read_text().endswith("}\n")
-
-    @pytest.mark.parametrize("text", [b"", b'{"a": 1', b"\xff\xfe", b"{'a': 1}"])
-    def test_a_broken_file_is_named_in_one_line(self, tmp_path, text):
-        (tmp_path / "file.json").write_bytes(text)
-        with pytest.raises(ValueError, match="^cannot read .*file.json: .*$"):
-            files.read_json(tmp_path / "file.json")
-
-    def test_a_missing_file_and_a_folder_are_named(self, tmp_path):
-        with pytest.raises(ValueError, match="^file not found: .*missing.json$"):
-            files.read_json(tmp_path / "missing.json")
-        with pytest.raises(ValueError, match=f"^cannot read {tmp_path}: .*directory"):
-            files.read_json(tmp_path)
-
-
 class TestClaim:
     def test_a_new_folder_records_the_run(self, tmp_path):
         folder = tmp_path / "a" / "b"
         with claim(folder):
-            assert json.loads((folder / "config.json").read_text()) == RUN
+            assert json.loads((folder / "config.json").read_text()) == record_of()
             (folder / "search.csv").write_text("rows")
-        assert json.loads((folder / "config.json").read_text()) == RUN
+        assert json.loads((folder / "config.json").read_text()) == record_of()
 
     def test_nothing_is_written_before_the_block(self, tmp_path):
         claim(tmp_path / "run")
@@ -338,7 +144,7 @@ class TestClaim:
     def test_data_may_lie_elsewhere_and_the_version_be_newer(self, unfinished):
         moved = {**RUN, "data_dir": None, "version": "0.2.0"}
         work(unfinished, run=moved)
-        assert json.loads((unfinished / "config.json").read_text()) == moved
+        assert json.loads((unfinished / "config.json").read_text()) == record_of(moved)
         assert (unfinished / "search.csv").exists()
 
     def test_other_images_are_refused_and_the_difference_named(self, unfinished):
@@ -352,7 +158,7 @@ class TestClaim:
         with claim(unfinished, here, overwrite=True):
             assert not (unfinished / "search.csv").exists()
             (unfinished / "search.csv").write_text("new")
-        assert json.loads((unfinished / "config.json").read_text()) == here
+        assert json.loads((unfinished / "config.json").read_text()) == record_of(here)
 
     def test_images_may_be_known_only_when_the_folder_is_taken(self, unfinished):
         work(unfinished, run={**RUN, "images": images_of(8)})
@@ -366,7 +172,7 @@ class TestClaim:
         run = {**RUN, "images": images_of(8), "cwd": "/home"}
         work(unfinished, run=run)
         assert (unfinished / "search.csv").exists()
-        assert json.loads((unfinished / "config.json").read_text()) == run
+        assert json.loads((unfinished / "config.json").read_text()) == record_of(run)
         work(unfinished, run={**run, "cwd": "/elsewhere"})
 
     def test_a_finished_run_is_kept(self, finished):
@@ -403,7 +209,7 @@ class TestClaim:
         with claim(unfinished, changed(beta=0.0), overwrite=True):
             assert set(contents(unfinished)) == {"config.json", "notes.txt"}
             (unfinished / "search.csv").write_text("new")
-        assert json.loads((unfinished / "config.json").read_text()) == changed(beta=0.0)
+        assert json.loads((unfinished / "config.json").read_text()) == record_of(changed(beta=0.0))
 
     def test_overwrite_lets_the_same_unfinished_run_go_on(self, unfinished):
         before = contents(unfinished)
@@ -507,18 +313,243 @@ def test_what_a_killed_process_left_half_written_is_removed(unfinished):
         }
 
 
-class TestCsv:
-    def test_rows_under_their_keys(self, tmp_path):
-        rows = [{"name": 'a, "b"', "value": 1}, {"name": None, "value": 0.5}]
-        files.write_csv(tmp_path / "table.csv", rows)
-        assert (tmp_path / "table.csv").read_text() == 'name,value\n"a, ""b""",1\n,0.5\n'
+OLD = {"version": "0.1.0", "config": {"data": {"name": "digits"}}, "data_dir": None}
 
-    def test_columns_of_no_rows(self, tmp_path):
-        files.write_csv(tmp_path / "table.csv", [], columns=("name", "value"))
-        assert (tmp_path / "table.csv").read_text() == "name,value\n"
 
-    def test_other_keys_are_an_error_and_the_file_before_stays(self, tmp_path):
-        (tmp_path / "table.csv").write_text("before")
-        with pytest.raises(ValueError, match="value"):
-            files.write_csv(tmp_path / "table.csv", [{"name": "a"}, {"value": 1}])
-        assert (tmp_path / "table.csv").read_text() == "before"
+def tree(folder):
+    """All that is in a folder but locks: a file's content, a link's target, None for a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.name != ".lock":
+            is_file = path.is_file() and not path.is_symlink()
+            content = path.read_bytes() if is_file else None
+            found[str(path.relative_to(folder))] = (
+                os.readlink(path) if path.is_symlink() else content
+            )
+    return found
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A folder such as a user's home: all that a run would write is there, and is the user's."""
+    folder = tmp_path / "home"
+    names = (
+        *("Downloads/film.partial", "thesis.partial/chapter/1.tex", "search.csv", "history.csv"),
+        *("genotype.json", "metrics.json", "tuner/state", "tuner/state.7.partial"),
+        *("checkpoints/ckpt-00001-000000003.index", "logs/events.out.tfevents.1.v2"),
+        *("search.csv.99.partial", "config.json.old", "runs/a/run.json", "searches/a/.lock"),
+    )
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "image.99.partial").write_text("mine")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    return folder
+
+
+class TestFilesOfOthers:
+    @pytest.mark.parametrize("overwrite", [False, True])
+    @pytest.mark.parametrize(
+        "config",
+        [
+            None,
+            b'{"name": "of another program"}',
+            b'{"format": 2}',
+            b'{"format": 9, "written": {"genotype.json": 1}}',
+            b'{"format": 2, "written": [1]}',
+            b'{"version": "0.1.0", "config": {}, "data_dir": null}',
+            b'{"version": "0.1.0", "config": {}, "data_dir": null, "command": "build"}',
+            b"[]",
+            b"[1, 2]",
+            b"null",
+            b'"text"',
+            b"\x00\xff",
+            b"key: value",
+        ],
+    )
+    def test_a_folder_that_holds_them_alone_is_refused(self, home, config, overwrite):
+        if config is not None:
+            (home / "config.json").write_bytes(config)
+        before = tree(home.parent)
+        for run in (RUN, changed(beta=0.0)):
+            assert "home" in refusal(home, run, overwrite=overwrite)
+        assert tree(home.parent) == before
+
+    @pytest.mark.parametrize("kind", ["folder", "link to nothing"])
+    def test_what_is_no_file_is_no_record(self, home, kind):
+        if kind == "folder":
+            (home / "config.json").mkdir()
+        else:
+            (home / "config.json").symlink_to("missing")
+        before = tree(home.parent)
+        assert "is not empty" in refusal(home, overwrite=True)
+        assert tree(home.parent) == before
+
+    def test_the_refusal_names_one_and_what_to_do(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        assert refusal(tmp_path) == (
+            f"{tmp_path} is not empty and holds no run of cpnas_tf, but notes.txt: "
+            "choose a new folder as --workdir"
+        )
+        (tmp_path / "a").mkdir()
+        assert "but a and 1 more: " in refusal(tmp_path)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *(".lock", ".DS_Store", ".git/HEAD", "Thumbs.db", "desktop.ini", "lost+found/x"),
+            "config.json.123.partial",
+        ],
+    )
+    def test_what_does_not_make_a_folder_full(self, tmp_path, name):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+        work(tmp_path, "search.csv")
+        assert name.endswith(".partial") or (tmp_path / name).read_text() == "mine"
+
+    def test_the_data_of_a_new_run_may_lie_in_its_folder(self, tmp_path):
+        (tmp_path / "data" / "digits").mkdir(parents=True)
+        run = {**RUN, "data_dir": str(tmp_path / "data")}
+        work(tmp_path, "search.csv", run=run)
+        assert (tmp_path / "data" / "digits").is_dir()
+
+    def test_beside_a_run_they_are_no_reason_to_refuse_and_stay(self, tmp_path, home):
+        folder = tmp_path / "run"
+        with claim(folder):
+            (folder / "tuner" / "trial_0").mkdir(parents=True)
+            for name in ("genotype.json", "search.csv", "tuner/state", "tuner/trial_0/trial.json"):
+                (folder / name).write_text("ours")
+        names = (
+            *(".DS_Store", "notes.txt", "film.partial", "search.csv.old.partial", "search.csv.bak"),
+            *("tuner/notes.txt", "tuner/trial_0/notes.txt", "tuner/trial_0/trial.json.partial"),
+            *("tuner/x/state", "tuner/x/state.9.partial", "logs/events.out.tfevents.1.v2"),
+            *("other/tuner/state", "config.json.old", "metrics.json", "history.csv"),
+        )
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("mine")
+        (folder / "home").symlink_to(home)
+        (folder / "tuner" / "trial_1").symlink_to(home)
+        outside = tree(home.parent / "home")
+        work(folder, overwrite=True)
+        left = {name: content for name, content in tree(folder).items() if content is not None}
+        # The link had the place of a folder of the run, which reads what is behind it.
+        assert left.keys() == {*names, "config.json", "home"}
+        assert {left[name] for name in names} == {b"mine"}
+        assert tree(home.parent / "home") == outside
+
+    def test_one_in_the_place_of_what_another_run_would_write_is_not_written_over(self, tmp_path):
+        with claim(tmp_path, result="a", written=["a"]):
+            (tmp_path / "a").write_text("ours")
+        (tmp_path / "search.csv").write_text("mine")
+        before = tree(tmp_path)
+        line = refusal(tmp_path, changed(beta=0.0), overwrite=True)
+        assert line.startswith(f"{tmp_path}/search.csv is not of the run in {tmp_path}, ")
+        assert tree(tmp_path) == before
+
+    def test_a_run_that_fails_at_once_leaves_its_record_beside_them(self, unfinished):
+        with pytest.raises(RuntimeError), claim(unfinished, changed(beta=0.0), overwrite=True):
+            raise RuntimeError
+        assert set(contents(unfinished)) == {"config.json", "notes.txt"}
+        work(unfinished, "search.csv")  # nothing is written of that run: this one may begin
+        assert set(contents(unfinished)) == {"config.json", "notes.txt", "search.csv"}
+
+    def test_a_link_to_a_folder_is_a_workdir(self, tmp_path):
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "run").symlink_to(tmp_path / "disk")
+        work(tmp_path / "run", "search.csv", "genotype.json")
+        work(tmp_path / "run", overwrite=True)
+        assert (tmp_path / "run").is_symlink()
+        assert os.listdir(tmp_path / "disk") == [".lock"]
+
+    @pytest.mark.parametrize("name", ["lr=[0.1]", "run*1", "a?b", "[!a]", "a\\b"])
+    def test_a_folders_name_is_no_pattern(self, tmp_path, name):
+        folder = tmp_path / name
+        work(folder, "genotype.json")
+        (folder / "search.csv.7.partial").write_text("half")
+        work(folder, overwrite=True)
+        assert set(contents(folder)) == set()
+
+    @pytest.mark.parametrize("name", ["../home/notes", "/etc/hostname", "..", ".", "", "*/../../x"])
+    def test_a_record_reaches_nothing_outside(self, unfinished, tmp_path, name):
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home" / "notes").write_text("mine")
+        record = {**record_of(), "written": [name, *FILES["written"]]}
+        (unfinished / "config.json").write_text(json.dumps(record))
+        work(unfinished, run=changed(beta=0.0), overwrite=True)
+        assert (tmp_path / "home" / "notes").read_text() == "mine"
+        assert set(contents(unfinished)) >= {"notes.txt"}
+
+
+class TestFormats:
+    @pytest.mark.parametrize(
+        ("command", "names", "unknown"),
+        [
+            ("search", ("genotype.json", "search.csv", "states/state_00001.npz"), "metrics.json"),
+            ("train", ("metrics.json", "checkpoints/ckpt-00001-000000002.index"), "genotype.json"),
+            ("ablate", ("table.csv", "runs/a/run.json", "searches/a/tuner/oracle.json"), "tuner/x"),
+        ],
+    )
+    def test_a_folder_of_version_0_1_is_adopted(self, tmp_path, command, names, unknown):
+        run = {**OLD, "command": command}
+        for name in (*names, unknown, "logs/events.out.tfevents.1.v2"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("there")
+        (tmp_path / "config.json").write_text(json.dumps(run))
+        written = {"search": workdir.SEARCH, "train": workdir.TRAINING, "ablate": workdir.ABLATION}
+        options = {"result": None, "written": written[command]}
+        before = contents(tmp_path)
+        work(tmp_path, run={**run, "version": "0.2.0"}, **options)
+        after = contents(tmp_path)
+        record = json.loads(after.pop("config.json"))
+        assert (record["format"], record["version"]) == (2, "0.2.0")
+        assert after == {name: before[name] for name in after}
+        assert len(after) == len(before) - 1
+        with claim(tmp_path, {**run, "config": {}}, overwrite=True, **options):
+            left = {"config.json", unknown, "logs/events.out.tfevents.1.v2"}
+            assert set(contents(tmp_path)) == left
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    @pytest.mark.parametrize("number", [3, 100, 0, -1, "2", None])
+    def test_a_newer_format_is_refused(self, unfinished, number, overwrite):
+        (unfinished / "config.json").write_text(json.dumps({**record_of(), "format": number}))
+        before = contents(unfinished)
+        line = refusal(unfinished, overwrite=overwrite)
+        assert f"/config.json has format {number!r}, this version" in line
+        assert line.endswith("reads formats 1 to 2: upgrade cpnas_tf")
+        assert contents(unfinished) == before
+
+
+class TestFoldersBelowWithALock:
+    WRITTEN = ("table.csv", "runs/*/run.json", "runs/*/.lock")
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        with claim(tmp_path, result=None, written=self.WRITTEN):
+            for name in ("a", "b"):
+                with files.exclusive(tmp_path / "runs" / name):
+                    (tmp_path / "runs" / name / "run.json").write_text("done")
+            (tmp_path / "table.csv").write_text("rows")
+        return tmp_path
+
+    def test_what_a_worker_writes_there_is_left_to_it(self, folder):
+        partial = folder / "runs" / "a" / "run.json.7.partial"
+        (folder / "table.csv.7.partial").write_text("half")
+        partial.write_text("half")
+        with files.exclusive(folder / "runs" / "a"):
+            work(folder, result=None, written=self.WRITTEN)
+            assert partial.read_text() == "half"
+        assert not (folder / "table.csv.7.partial").exists()
+        workdir.clean(folder / "runs" / "a", ("run.json", ".lock"))
+        assert set(contents(folder / "runs" / "a")) == {"run.json"}
+
+    def test_they_are_not_overwritten_while_a_worker_is_in_one(self, folder):
+        options = {"result": None, "written": self.WRITTEN, "overwrite": True}
+        before = contents(folder)
+        with files.exclusive(folder / "runs" / "b"):
+            line = refusal(folder, changed(beta=0.0), **options)
+        assert line == f"{folder}/runs/b is in use by another process"
+        assert contents(folder) == before
+        with claim(folder, changed(beta=0.0), **options):
+            assert set(os.listdir(folder)) == {"config.json", ".lock"}

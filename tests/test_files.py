@@ -1,0 +1,209 @@
+import errno
+import os
+import pathlib
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from cpnas_tf import files
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+class TestWriteAtomically:
+    @pytest.mark.parametrize(("data", "expected"), [("ä\n", "ä\n".encode()), (b"\x00\xff", None)])
+    def test_writes_text_and_bytes_as_they_are(self, tmp_path, data, expected):
+        files.write_atomically(tmp_path / "file", data)
+        assert (tmp_path / "file").read_bytes() == (expected or data)
+        assert os.listdir(tmp_path) == ["file"]
+
+    @pytest.mark.parametrize("function", ["fsync", "replace"])
+    def test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new(
+        self, tmp_path, monkeypatch, function
+    ):
+        def full(*args):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        path = tmp_path / "file"
+        path.write_text("old")
+        monkeypatch.setattr(os, function, full)
+        with pytest.raises(OSError, match="No space left"):
+            files.write_atomically(path, "new")
+        assert contents(tmp_path) == {"file": b"old"}
+
+    def test_an_interrupt_leaves_the_old_file_and_no_part_of_the_new(self, tmp_path, monkeypatch):
+        def interrupt(*args):
+            raise KeyboardInterrupt
+
+        path = tmp_path / "file"
+        path.write_text("old")
+        monkeypatch.setattr(os, "fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            files.write_atomically(path, "new")
+        assert contents(tmp_path) == {"file": b"old"}
+
+    def test_is_on_disk_before_it_takes_the_old_files_place(self, tmp_path, monkeypatch):
+        path = tmp_path / "file"
+        path.write_text("old")
+        seen = []
+        fsync, replace = os.fsync, os.replace
+
+        def spy_fsync(descriptor):
+            fsync(descriptor)
+            seen.append(("synced", os.fstat(descriptor).st_size, path.read_text()))
+
+        def spy_replace(source, target):
+            seen.append(("replaced", os.stat(source).st_size, path.read_text()))
+            replace(source, target)
+
+        monkeypatch.setattr(os, "fsync", spy_fsync)
+        monkeypatch.setattr(os, "replace", spy_replace)
+        files.write_atomically(path, "newer")
+        assert seen == [("synced", 5, "old"), ("replaced", 5, "old")]
+        assert path.read_text() == "newer"
+
+    @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+    def test_permissions_follow_the_umask(self, tmp_path, umask):
+        before = os.umask(umask)
+        try:
+            files.write_atomically(tmp_path / "file", "text")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
+
+    @pytest.mark.parametrize("name", ["missing/file", "file/below", "folder"])
+    def test_an_error_names_the_path_that_was_asked_for(self, tmp_path, name):
+        (tmp_path / "file").write_text("old")
+        (tmp_path / "folder").mkdir()
+        path = tmp_path / name
+        with pytest.raises(OSError, match=r"^\[Errno \d+\] ") as error:
+            files.write_atomically(path, "text")
+        assert str(error.value).endswith(f": {str(path)!r}")
+        assert contents(tmp_path) == {"file": b"old"}
+
+    def test_a_full_disk_names_the_path(self, tmp_path, monkeypatch):
+        def full(*args):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/file'$"):
+            files.write_atomically(tmp_path / "file", "text")
+
+
+REPLACE = """
+import sys, time
+from cpnas_tf import files
+with files.replaced(sys.argv[1]) as new:
+    files.write_atomically(new + "/state", "half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+class TestReplaced:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = tmp_path / "out"
+        folder.mkdir()
+        (folder / "old").write_text("old")
+        return folder
+
+    @pytest.fixture
+    def replacing(self, folder):
+        """Another process that is at replacing the folder."""
+        command = [sys.executable, "-c", REPLACE, folder]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "writing\n"
+            yield process
+            process.kill()
+
+    def replace(self, folder, name="new"):
+        with files.replaced(folder) as new:
+            assert os.listdir(new) == []
+            pathlib.Path(new, name).write_text(name)
+
+    def test_takes_the_place_at_the_end_of_the_block(self, folder, tmp_path):
+        with files.replaced(folder) as new:
+            pathlib.Path(new, "new").write_text("new")
+            assert contents(folder) == {"old": b"old"}
+        assert contents(tmp_path) == {"out/new": b"new"}
+        assert os.listdir(tmp_path) == ["out"]
+
+    def test_makes_what_was_not_there(self, tmp_path):
+        self.replace(tmp_path / "a" / "b")
+        assert contents(tmp_path) == {"a/b/new": b"new"}
+        assert os.listdir(tmp_path / "a") == ["b"]
+
+    def test_an_error_keeps_the_old(self, folder, tmp_path):
+        with pytest.raises(FileNotFoundError), files.replaced(folder) as new:
+            os.unlink(os.path.join(new, "missing"))
+        assert contents(tmp_path) == {"out/old": b"old"}
+        assert os.listdir(tmp_path) == ["out"]
+
+    def test_another_process_is_kept_out(self, folder, replacing):
+        with pytest.raises(ValueError, match=f"^{folder}.partial is in use by another process$"):
+            self.replace(folder)
+        assert replacing.poll() is None
+
+    def test_what_a_killed_process_left_goes_at_the_next_call(self, folder, tmp_path, replacing):
+        replacing.send_signal(signal.SIGKILL)
+        replacing.wait()
+        assert contents(folder) == {"old": b"old"}
+        assert (tmp_path / "out.partial" / "new" / "state").read_text() == "half"
+        self.replace(folder)
+        assert contents(tmp_path) == {"out/new": b"new"}
+        assert os.listdir(tmp_path) == ["out"]
+
+    def test_a_folder_of_that_name_with_other_files_keeps_them(self, folder, tmp_path):
+        (tmp_path / "out.partial").mkdir()
+        (tmp_path / "out.partial" / "mine").write_text("mine")
+        self.replace(folder)
+        assert contents(tmp_path) == {"out/new": b"new", "out.partial/mine": b"mine"}
+
+
+class TestJson:
+    def test_round_trip(self, tmp_path):
+        value = {"a": [1, None], "b": {"ä": 0.5}}
+        files.write_json(tmp_path / "file.json", value)
+        assert files.read_json(tmp_path / "file.json") == value
+        assert (tmp_path / "file.json").read_text().endswith("}\n")
+
+    @pytest.mark.parametrize("text", [b"", b'{"a": 1', b"\xff\xfe", b"{'a': 1}"])
+    def test_a_broken_file_is_named_in_one_line(self, tmp_path, text):
+        (tmp_path / "file.json").write_bytes(text)
+        with pytest.raises(ValueError, match="^cannot read .*file.json: .*$"):
+            files.read_json(tmp_path / "file.json")
+
+    def test_a_missing_file_and_a_folder_are_named(self, tmp_path):
+        with pytest.raises(ValueError, match="^file not found: .*missing.json$"):
+            files.read_json(tmp_path / "missing.json")
+        with pytest.raises(ValueError, match=f"^cannot read {tmp_path}: .*directory"):
+            files.read_json(tmp_path)
+
+
+class TestCsv:
+    def test_rows_under_their_keys(self, tmp_path):
+        rows = [{"name": 'a, "b"', "value": 1}, {"name": None, "value": 0.5}]
+        files.write_csv(tmp_path / "table.csv", rows)
+        assert (tmp_path / "table.csv").read_text() == 'name,value\n"a, ""b""",1\n,0.5\n'
+
+    def test_columns_of_no_rows(self, tmp_path):
+        files.write_csv(tmp_path / "table.csv", [], columns=("name", "value"))
+        assert (tmp_path / "table.csv").read_text() == "name,value\n"
+
+    def test_other_keys_are_an_error_and_the_file_before_stays(self, tmp_path):
+        (tmp_path / "table.csv").write_text("before")
+        with pytest.raises(ValueError, match="value"):
+            files.write_csv(tmp_path / "table.csv", [{"name": "a"}, {"value": 1}])
+        assert (tmp_path / "table.csv").read_text() == "before"
