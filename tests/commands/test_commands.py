@@ -1045,7 +1045,9 @@ class TestWorkdirs:
             check_refused(folder, *arguments, value=f"{folder} is in use")
 
     def test_a_different_run(self, folder, command):
-        (folder / "config.json").write_text('{"command": "other"}')
+        record = {"format": 2, "written": ["search.csv"], "command": "other"}
+        (folder / "config.json").write_text(json.dumps(record))
+        (folder / "search.csv").write_text("begun")
         value = f"command: 'other' there, '{command[0]}' here"
         check_refused(folder, *command, f"--workdir={folder}", value=value)
 
@@ -1060,6 +1062,18 @@ class TestWorkdirs:
         value = forget_an_image(folder)
         arguments = (*options[name], f"--workdir={folder}", f"--data_dir={data_dir}")
         check_refused(folder, name, *arguments, value=value)
+
+    @pytest.mark.parametrize("more", [[], ["--overwrite"]])
+    def test_files_of_others(self, folder, command, more):
+        (folder / "config.json").write_text('{"name": "of another program"}')
+        (folder / "a.partial").write_text("mine")
+        value = f"{folder} is not empty and holds no run of cpnas_tf, but a.partial and 1 more"
+        check_refused(folder, *command, f"--workdir={folder}", *more, value=value)
+
+    def test_a_record_of_a_newer_version(self, folder, command):
+        (folder / "config.json").write_text('{"format": 3, "written": []}')
+        value = f"{folder}/config.json has format 3"
+        check_refused(folder, *command, f"--workdir={folder}", value=value)
 
     def test_a_broken_record(self, folder, command):
         (folder / "config.json").write_text("{")
