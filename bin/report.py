@@ -28,8 +28,11 @@ def main():
     from cpnas_tf.files import write_atomically
     from cpnas_tf.reports import pages
 
-    if os.path.exists(FLAGS.output) and not FLAGS.overwrite:
-        raise ValueError(f"{FLAGS.output} exists: replace it with --overwrite")
+    if os.path.lexists(FLAGS.output):
+        if not pages.is_report(FLAGS.output):
+            raise ValueError(f"{FLAGS.output} is there and is no report: choose another --output")
+        if not FLAGS.overwrite:
+            raise ValueError(f"{FLAGS.output} exists: replace it with --overwrite")
     if FLAGS.train:
         app.load_tensorflow()
     if pages.is_search(FLAGS.workdir):

@@ -165,11 +165,134 @@ class TestReplaced:
         assert contents(tmp_path) == {"out/new": b"new"}
         assert os.listdir(tmp_path) == ["out"]
 
+    def test_it_is_there_at_each_instant(self, folder, monkeypatch):
+        seen = []
+        for name in ("rename", "unlink", "rmdir"):
+            change = getattr(os, name)
+
+            def spy(*args, change=change, **options):
+                change(*args, **options)
+                seen.append(contents(folder))
+
+            monkeypatch.setattr(os, name, spy)
+        exchange = files._exchange
+        monkeypatch.setattr(files, "_exchange", lambda *paths: exchange(*paths) and "exchanged")
+        self.replace(folder)
+        assert seen
+        assert all(found == {"new": b"new"} for found in seen)
+
+    @pytest.mark.parametrize("instant", ["first", "second"])
+    def test_without_an_exchange_the_next_call_puts_the_old_back(
+        self, folder, tmp_path, monkeypatch, instant
+    ):
+        """After a process was killed after one of both renames."""
+        monkeypatch.setattr(files, "_exchange", lambda *paths: False)
+        partial = tmp_path / "out.partial"
+        (partial / "new").mkdir(parents=True)
+        (partial / "new" / "new").write_text("new")
+        (partial / ".lock").touch()
+        folder.rename(partial / "old")
+        if instant == "second":
+            (partial / "new").rename(folder)
+        with files.replaced(folder) as new:
+            assert contents(folder) == ({"old": b"old"} if instant == "first" else {"new": b"new"})
+            pathlib.Path(new, "new").write_text("new")
+        assert os.listdir(tmp_path) == ["out"]
+        self.replace(folder, "newer")
+        assert contents(tmp_path) == {"out/newer": b"newer"}
+        assert os.listdir(tmp_path) == ["out"]
+
+    def test_a_failure_amid_both_renames_puts_the_old_back(self, folder, tmp_path, monkeypatch):
+        monkeypatch.setattr(files, "_exchange", lambda *paths: False)
+        rename = os.rename
+
+        def refuse_new(source, target):
+            if source.endswith("new"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), target)
+            rename(source, target)
+
+        monkeypatch.setattr(os, "rename", refuse_new)
+        with pytest.raises(PermissionError):
+            self.replace(folder)
+        assert contents(tmp_path) == {"out/old": b"old"}
+
+    def test_of_a_link_the_target_is_replaced(self, folder, tmp_path):
+        (tmp_path / "link").symlink_to("out")
+        self.replace(tmp_path / "link")
+        assert os.readlink(tmp_path / "link") == "out"
+        assert contents(folder) == {"new": b"new"}
+
+    @pytest.mark.parametrize("name", ["new", "old"])
+    def test_a_folder_in_its_way_that_is_someone_elses_is_kept(self, folder, tmp_path, name):
+        (tmp_path / "out.partial" / name).mkdir(parents=True)
+        (tmp_path / "out.partial" / name / "mine").write_text("mine")
+        before = contents(tmp_path)
+        with pytest.raises(ValueError, match="out.partial is in the way, .*: move it$"):
+            self.replace(folder)
+        assert contents(tmp_path) == before
+
     def test_a_folder_of_that_name_with_other_files_keeps_them(self, folder, tmp_path):
         (tmp_path / "out.partial").mkdir()
         (tmp_path / "out.partial" / "mine").write_text("mine")
         self.replace(folder)
         assert contents(tmp_path) == {"out/new": b"new", "out.partial/mine": b"mine"}
+
+
+class TestFind:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = tmp_path / "[a]*"
+        for name in ("one.txt", "two.txt", "logs/one.txt", "logs/deep/one.txt", "other/one.txt"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(name)
+        (folder / "link").symlink_to("logs")
+        return folder
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("one.txt", ["one.txt"]),
+            ("*.txt", ["one.txt", "two.txt"]),
+            ("*/one.txt", ["logs/one.txt", "other/one.txt"]),
+            ("logs/*/*", ["logs/deep/one.txt"]),
+            ("link/one.txt", []),
+            ("link", ["link"]),
+            ("one.txt/below", []),
+            ("missing/*", []),
+            ("../*", []),
+            ("..", []),
+            ("", []),
+        ],
+    )
+    def test_names(self, folder, name, expected):
+        assert list(files.find(folder, name)) == [str(folder / path) for path in expected]
+
+    def test_links_in_the_place_of_folders(self, folder):
+        found = list(files.find(folder, "l*/one.txt", links=True))
+        assert found == [str(folder / "link"), str(folder / "logs" / "one.txt")]
+
+    def test_folders_that_are_not_entered(self, folder):
+        found = files.find(folder, "*/one.txt", enter=lambda below: below.endswith("logs"))
+        assert list(found) == [str(folder / "logs" / "one.txt")]
+
+    def test_a_folder_that_is_not_there(self, tmp_path):
+        assert list(files.find(tmp_path / "missing", "*")) == []
+
+
+class TestPlainPath:
+    @pytest.mark.parametrize("name", ["plain", "{a} b~", "ä"])
+    def test_a_path_without_a_pattern_stays(self, tmp_path, name):
+        with files.plain_path(tmp_path / name / "file") as path:
+            assert path == str(tmp_path / name / "file")
+
+    @pytest.mark.parametrize("name", ["a[1]", "a*", "a?", "a\\b"])
+    def test_one_with_a_pattern_becomes_another_of_the_same_file(self, tmp_path, name):
+        (tmp_path / name).mkdir()
+        with files.plain_path(tmp_path / name / "file") as path:
+            assert not set(path) & set("[*?\\")
+            pathlib.Path(path).write_text("text")
+        assert (tmp_path / name / "file").read_text() == "text"
+        assert not os.path.lexists(path)
 
 
 class TestJson:

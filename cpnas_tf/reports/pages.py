@@ -15,6 +15,7 @@ from cpnas_tf.reports.html import element, page, section, table
 from cpnas_tf.runs import search_log
 from cpnas_tf.runs.workdir import check_format
 
+_READ_BY = ", read by cpnas_tf "  # stands in every report
 NOTHING = (
     "nothing to report in {}: there is neither a search (search.csv, genotype.json) nor a finished "
     "run of an ablation (runs/*/run.json)"
@@ -48,12 +49,18 @@ def is_search(workdir):
     )
 
 
+def is_report(path):
+    """Whether a path is a file that holds a report, of any version."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return _READ_BY.encode() in file.read()
+
+
 def assemble(kind, workdir, run, content):
     """The page of a run: its title and origin, its sections and its configuration."""
     dataset = search_report.setting(config_of(run), "data", "name")
-    origin = (
-        f"{os.path.basename(os.path.abspath(workdir))}, read by cpnas_tf {cpnas_tf.__version__}"
-    )
+    origin = f"{os.path.basename(os.path.abspath(workdir))}{_READ_BY}{cpnas_tf.__version__}"
     return page(
         f"{kind} on {dataset}" if dataset else kind,
         element("p", origin),

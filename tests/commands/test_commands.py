@@ -623,7 +623,6 @@ class TestOverwrite:
             ("evaluate", ["--workdir={runs}/train"]),
             ("export", ["--workdir={runs}/train", "--output={runs}/export"]),
             ("plot", ["--workdir={runs}/search", "--output={runs}/plots"]),
-            ("report", ["--workdir={runs}/search", "--output={runs}/search/search.csv"]),
         ],
     )
     def test_a_finished_result_is_kept_without_it(self, runs, name, arguments):
@@ -639,10 +638,13 @@ class TestOverwrite:
 
     def test_export(self, runs, copy_of):
         output = copy_of("export")
-        (output / "export.json").write_text("old")
+        (output / "README.md").write_text("old")
+        (output / "notes.txt").write_text("mine")
         arguments = (f"--workdir={runs}/train", f"--output={output}", "--overwrite")
         succeed(forked.run("export", *arguments))
         assert read_json(output / "export.json")["images_checked"] == 360
+        assert (output / "README.md").read_text() != "old"
+        assert (output / "notes.txt").read_text() == "mine"
         assert list(output.parent.iterdir()) == [output]
 
     def test_plot(self, runs, copy_of):
@@ -650,6 +652,17 @@ class TestOverwrite:
         (output / "search.svg").write_text("old")
         succeed(forked.run("plot", f"--workdir={runs}/search", f"--output={output}", "--overwrite"))
         assert (output / "search.svg").read_bytes() == (runs / "plots/search.svg").read_bytes()
+
+    def test_report(self, runs, tmp_path):
+        arguments = (f"--workdir={runs}/search", f"--output={tmp_path}/report.html")
+        succeed(forked.run("report", *arguments))
+        report = (tmp_path / "report.html").read_bytes()
+        old = report.replace(b"<h1>", b"<h1>An older ")
+        (tmp_path / "report.html").write_bytes(old)
+        assert "--overwrite" in refusal("report", *arguments)
+        assert (tmp_path / "report.html").read_bytes() == old
+        succeed(forked.run("report", *arguments, "--overwrite"))
+        assert (tmp_path / "report.html").read_bytes() == report
 
     def test_train_replaces_a_different_run(self, runs, copy_of, data_dir):
         workdir = copy_of("train")
@@ -1143,6 +1156,16 @@ class TestOutputs:
         (tmp_path / "folder").mkdir()
         arguments = (f"--workdir={runs}/search", f"--output={tmp_path / output}", "--overwrite")
         check_refused(tmp_path, "report", *arguments, value=str(tmp_path / output))
+
+    @pytest.mark.parametrize("more", [[], ["--overwrite"]])
+    @pytest.mark.parametrize("name", ["thesis.html", "folder", "link"])
+    def test_report_keeps_what_is_not_its_own(self, runs, tmp_path, name, more):
+        (tmp_path / "thesis.html").write_text("<html><p>cpnas_tf</p></html>")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "link").symlink_to("thesis.html")
+        arguments = (f"--workdir={runs}/search", f"--output={tmp_path / name}", *more)
+        value = f"{tmp_path / name} is there and is no report"
+        check_refused(tmp_path, "report", *arguments, value=value)
 
     @pytest.mark.parametrize("more", [[], ["--overwrite"]])
     def test_export_keeps_what_is_not_its_own(self, runs, tmp_path, more):

@@ -198,14 +198,59 @@ class TestExport:
         assert files(small_export) == before
 
     def test_overwrite_replaces_it_all(self, small_export):
-        (small_export / "saved_model" / "old").write_text("old")
+        old = {"saved_model/variables/variables.data-00001-of-00002", "genotype.png"}
+        for name in old:
+            (small_export / name).write_text("old")
         before = files(small_export)
         summary = export.export(small_model(), IMAGES, directory=small_export, overwrite=True)
         after = files(small_export)
-        assert after.keys() == before.keys() - {"saved_model/old"}
+        assert after.keys() == before.keys() - old
         assert after != {name: before[name] for name in after}
         assert json.loads(after["export.json"]) == summary
         assert os.listdir(small_export.parent) == ["out"]
+
+    def test_overwrite_keeps_files_of_others(self, small_export):
+        names = {"notes.txt", ".DS_Store", "saved_model/assets.extra/warmup", "saved_model/a.md"}
+        for name in names:
+            (small_export / name).parent.mkdir(exist_ok=True)
+            (small_export / name).write_text("mine")
+        (small_export / "empty").mkdir()
+        (small_export / "link").symlink_to("missing")
+        summary = export.export(small_model(), IMAGES, directory=small_export, overwrite=True)
+        assert {(small_export / name).read_text() for name in names} == {"mine"}
+        assert os.listdir(small_export / "empty") == []
+        assert os.readlink(small_export / "link") == "missing"
+        assert json.loads((small_export / "export.json").read_text()) == summary
+        assert os.listdir(small_export.parent) == ["out"]
+
+    def test_overwrite_through_a_link_replaces_its_target(self, small_export, tmp_path):
+        (tmp_path / "latest").symlink_to("out")
+        (small_export / "model.tflite").write_text("old")
+        export.export(small_model(), IMAGES, directory=f"{tmp_path}/latest/", overwrite=True)
+        assert os.readlink(tmp_path / "latest") == "out"
+        assert (small_export / "model.tflite").read_text(errors="replace") != "old"
+        assert sorted(os.listdir(tmp_path)) == ["latest", "out"]
+
+    @pytest.mark.parametrize(
+        "text", ["{}", "[]", "null", '{"name": "other", "format": 1}', '{"saved_model_bytes": 1}']
+    )
+    def test_another_programs_record_makes_no_export(self, tmp_path, text):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "export.json").write_text(text)
+        before = files(tmp_path)
+        with pytest.raises(ValueError, match="is there and is no export: "):
+            export.export(small_model(), IMAGES, directory=tmp_path / "out", overwrite=True)
+        assert files(tmp_path) == before
+
+    def test_an_export_of_version_0_1_is_replaced_and_a_newer_one_is_not(self, small_export):
+        path = small_export / "export.json"
+        summary = json.loads(path.read_text())
+        assert summary.pop("format") == 2
+        path.write_text(json.dumps(summary))
+        bundle.check_output(small_export, overwrite=True)
+        path.write_text(json.dumps({**summary, "format": 3}))
+        with pytest.raises(ValueError, match="export.json has format 3, this version"):
+            bundle.check_output(small_export, overwrite=True)
 
     @pytest.mark.parametrize("make", ["folder", "file", "link"])
     def test_never_replaces_what_is_no_export(self, tmp_path, make):
