@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 _HERE, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
@@ -184,7 +184,13 @@ def remove(path: str | os.PathLike[str]) -> None:
             os.unlink(path)
 
 
-def find(folder, name, *, links=False, enter=lambda below: True):
+def find(
+    folder: str | os.PathLike[str],
+    name: str,
+    *,
+    links: bool = False,
+    enter: Callable[[str], bool] = lambda below: True,
+) -> Iterator[str]:
     """Finds what is in a folder under a name; never looks behind a link.
 
     Args:
