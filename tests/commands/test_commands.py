@@ -555,6 +555,8 @@ class TestProfile:
         printed = succeed(forked.run("profile", *arguments))
         assert "WRN-22" in printed
         assert "paper" not in printed
+        (own,) = [line for line in printed.splitlines() if line.startswith("this network")]
+        assert re.fullmatch(r"this network +[\d.]+ +[\d.]+ +[\d.]+x +-", own), "no speedup"
 
     def test_csv(self, tmp_path):
         path = tmp_path / "layers.csv"
