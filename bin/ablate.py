@@ -20,6 +20,7 @@ import contextlib
 
 from absl import flags
 
+from cpnas_tf.catalogue import method_sections
 from cpnas_tf.cli import app, config, recipes
 from cpnas_tf.runs.progress import show
 
@@ -60,7 +61,8 @@ if __name__ == "__main__":
     app.run(
         main,
         sections=(
-            *("grid", "data", "split", "search", "pc_darts"),
+            *("grid", "data", "split"),
             *("network", "training", "child_parent"),
         ),
+        optional=method_sections(),
     )

@@ -41,13 +41,10 @@ def _draw():
     if runs:
         return ablation_plots.plot(FLAGS.output, searches, runs)
     log = os.path.join(FLAGS.workdir, "search.csv")
-    if search_log.is_by_epochs(log):
-        progress = {"epochs": search_log.read_epochs(log)}
-    else:
-        progress = {"rows": search_log.read(log)}
+    rows = search_log.read(log)
     path = os.path.join(FLAGS.workdir, "genotype.json")
     genotype = Genotype.load(path) if os.path.exists(path) else None
-    return search_plots.plot(FLAGS.output, genotype=genotype, **progress)
+    return search_plots.plot(FLAGS.output, genotype=genotype, rows=rows)
 
 
 if __name__ == "__main__":

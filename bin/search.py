@@ -17,6 +17,7 @@ import os
 
 from absl import flags
 
+from cpnas_tf.catalogue import method_sections
 from cpnas_tf.cli import app, config, recipes
 from cpnas_tf.runs.progress import show
 
@@ -34,7 +35,7 @@ def main():
     from cpnas_tf import devices
     from cpnas_tf.runs import workdir
 
-    method = _method()
+    method = recipes.search_method()
     worker, workers = devices.check_strategy(FLAGS.config.strategy)
     run = config.resolved_config(command="search", workers=workers)
     claim = contextlib.nullcontext()
@@ -48,66 +49,30 @@ def main():
         )
         claim = claim if worker else owned
     app.load_tensorflow()
-    if method == "random":
-        _draw(claim)
-    else:
-        _search(claim, run, section="pc_darts" if method == "pc_darts" else "search")
-
-
-def _method():
-    """The method, once it is found possible; makes of `bnas` what it is of `cpnas`."""
-    method, strategy = FLAGS.config.method, FLAGS.config.strategy
-    if method not in ("cpnas", "bnas", "pc_darts", "random"):
-        raise ValueError(f"method must be cpnas, bnas, pc_darts or random, received: {method!r}")
-    if method in ("pc_darts", "random") and strategy != "none":
-        raise ValueError(f"{method} takes strategy none alone, received: {strategy!r}")
-    if method == "bnas":
-        with FLAGS.config.unlocked():
-            FLAGS.config.search.beta = 0.0
-    return method
-
-
-def _draw(claim):
-    from cpnas_tf.search.methods import random_genotype
-
-    space = {name: FLAGS.config.search[name] for name in ("seed", "operations", "allow_none")}
-    with claim:
-        _save(random_genotype(**space))
-
-
-def _search(claim, run, *, section):
-    from cpnas_tf import data, devices
-    from cpnas_tf.runs import progress, search_log
-    from cpnas_tf.runs.images import record
-    from cpnas_tf.search import ChildParentSearch, PCDarts
-
     strategy = recipes.make_strategy()
-    recipes.make_deterministic(section)
-    images = config.call(data.load, section="data", data_dir=FLAGS.data_dir)
-    run["images"] = record(images)
-    train, validation = config.call(data.split_for_search, images, section="split")
-    search = PCDarts if section == "pc_darts" else ChildParentSearch
+    recipes.make_deterministic(method.section)
+    parts = recipes.load_search_images(run) if method.needs_images else (None, None)
     with strategy.scope():
-        planned = config.call(search, train, validation, section=section)
+        planned = recipes.plan_search(method, parts)
     if FLAGS.dry_run:
         app.output(planned.plan())
         return
     with claim:
         found = planned.run(FLAGS.workdir)
-        if devices.is_chief(strategy):
-            log = os.path.join(FLAGS.workdir, "search.csv")
-            if section == "pc_darts":
-                show(progress.summary_epochs(search_log.read_epochs(log)))
-            else:
-                show(progress.summary(search_log.read(log)))
-            _save(found["genotype"])
+        if not worker:
+            _finish(found["genotype"])
 
 
-def _save(genotype):
-    path = os.path.join(FLAGS.workdir, "genotype.json")
+def _finish(genotype):
+    """Says what the search did, and saves what it found."""
+    from cpnas_tf.runs import progress, search_log
+
+    log, path = (os.path.join(FLAGS.workdir, name) for name in ("search.csv", "genotype.json"))
+    if os.path.exists(log):
+        show(progress.summary(search_log.read(log)))
     genotype.save(path)
     show(f"genotype: {path}")
 
 
 if __name__ == "__main__":
-    app.run(main, sections=("method", "data", "split", "search", "pc_darts", "strategy"))
+    app.run(main, sections=("method", "data", "split", "strategy"), optional=method_sections())

@@ -1,5 +1,6 @@
-"""What can be named: data sets and reference networks, and their facts. Imports no TensorFlow."""
+"""What can be named: data sets, reference networks and search methods. Imports no TensorFlow."""
 
+import importlib
 from typing import NamedTuple
 
 
@@ -42,6 +43,52 @@ REFERENCE_NETWORKS = {
     "resnet18": "parent",
     "birealnet18": "child",
 }
+
+
+class Method(NamedTuple):
+    """A search method.
+
+    Attributes:
+        planned: "module:Class" of its planned searches. The class takes the images to train and to
+            validate on (None if it needs none) and its settings, and refuses impossible ones before
+            it builds anything. Its `plan()` says in words what a search will do and cost. Its
+            `run(directory, verbose=...)` searches, or goes on with it, and returns a dict of the
+            `genotype`, the `scores` (for each of the 28 edges a dict, operation -> score, or None),
+            the `seconds`, and the `images` trained on. A log that it writes is `search.csv`, of a
+            kind of `runs.search_log.KINDS`.
+        section: of --config, with the settings of that class.
+        beta: the beta_P of Eq. 1 that makes it this method, or None.
+        varies_beta: whether an ablation gives it one beta_P after another.
+        needs_images: whether it searches with images.
+        several_devices: whether it takes another `devices.STRATEGIES` than none.
+    """
+
+    planned: str
+    section: str
+    beta: float | None = None
+    varies_beta: bool = False
+    needs_images: bool = True
+    several_devices: bool = False
+
+    def load(self) -> type:
+        """The class of its planned searches."""
+        module, _, name = self.planned.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+_CPNAS = "cpnas_tf.search.cpnas:ChildParentSearch"
+METHODS = {
+    "random": Method("cpnas_tf.search.random_draw:RandomDraw", "search", needs_images=False),
+    "bnas": Method(_CPNAS, "search", beta=0.0, several_devices=True),
+    "cpnas": Method(_CPNAS, "search", varies_beta=True, several_devices=True),
+    "pc_darts": Method("cpnas_tf.search.pc_darts:PCDarts", "pc_darts"),
+}
+BASELINE = "random"  # what an ablation compares the other methods with
+
+
+def method_sections() -> tuple[str, ...]:
+    """The sections of --config with the methods' settings."""
+    return tuple(dict.fromkeys(method.section for method in METHODS.values()))
 
 
 def shown_name(name: str) -> str:

@@ -1,3 +1,5 @@
+import inspect
+
 import pytest
 
 from cpnas_tf import catalogue
@@ -25,3 +27,14 @@ def test_the_sizes_of_the_data_sets():
         "cifar10": (50_000, 10_000),
         "imagenet2012": (1_281_167, 50_000),
     }
+
+
+@pytest.mark.parametrize("name", catalogue.METHODS)
+def test_a_method_is_what_its_row_says(name):
+    method = catalogue.METHODS[name]
+    planned = method.load()
+    assert callable(planned.plan)
+    assert list(inspect.signature(planned.run).parameters) == ["self", "directory", "verbose"]
+    parameters = inspect.signature(planned).parameters
+    assert "seed" in parameters
+    assert ("beta" in parameters) == (method.varies_beta or method.beta is not None)

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from cpnas_tf import data, devices, training
 from cpnas_tf.ablation.grid import make_grid
+from cpnas_tf.catalogue import METHODS
 from cpnas_tf.data.augmentation import augment
 from cpnas_tf.genotypes import OPERATIONS
 from cpnas_tf.networks.cells import build_network
 from cpnas_tf.search import ChildParentSearch, PCDarts
-from cpnas_tf.search.methods import METHODS
 from cpnas_tf.training.child_parent import ChildParentLoss
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))

@@ -36,16 +36,16 @@ from keras_tuner.engine.trial import TrialStatus
 from keras_tuner.errors import FatalError, FatalRuntimeError
 from keras_tuner.oracles import GridSearchOracle
 
+from cpnas_tf.catalogue import METHODS
 from cpnas_tf.errors import first_line
 from cpnas_tf.files import exclusive, read_json, write_json
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.runs import workdir
 from cpnas_tf.runs.progress import check_verbose, show
-from cpnas_tf.search.methods import METHODS
 
 
 def make_grid(
-    *, methods=METHODS, betas=(2.0,), search_seeds=(0, 1, 2, 3, 4), training_seeds=(0, 1, 2)
+    *, methods=tuple(METHODS), betas=(2.0,), search_seeds=(0, 1, 2, 3, 4), training_seeds=(0, 1, 2)
 ):
     """The points of an ablation as keras-tuner's hyperparameters.
 
@@ -64,7 +64,7 @@ def make_grid(
         ValueError: if a list is empty or has duplicates, or a value is not allowed.
     """
     for name, values, fits, expected in (
-        ("methods", methods, lambda value: value in METHODS, f"of {', '.join(METHODS)}"),
+        ("methods", methods, lambda value: value in tuple(METHODS), f"of {', '.join(METHODS)}"),
         ("betas", betas, _is_finite, "finite numbers"),
         ("search_seeds", search_seeds, _is_seed, f"in 0..{2**32 - 1}"),
         ("training_seeds", training_seeds, _is_seed, f"in 0..{2**32 - 1}"),
@@ -73,19 +73,24 @@ def make_grid(
             raise ValueError(
                 f"{name} must be one or more different values {expected}, received: {values!r}"
             )
-    if {"bnas", "cpnas"} <= set(methods) and 0 in betas:
-        raise ValueError(f"betas must be without 0, which is what bnas has, received: {betas!r}")
-    kinds = {
-        "random": ["random"],
-        "bnas": ["bnas-beta0.0"],
-        "cpnas": [f"cpnas-beta{float(beta)}" for beta in betas],
-        "pc_darts": ["pc_darts"],
-    }
+    for name in methods:
+        beta = METHODS[name].beta
+        if beta in betas and any(METHODS[other].varies_beta for other in methods):
+            raise ValueError(
+                f"betas must be without {beta:g}, which is what {name} has, received: {betas!r}"
+            )
     grid = keras_tuner.HyperParameters()
     grid.Choice("training_seed", list(training_seeds))
     grid.Choice("search_seed", list(search_seeds))
-    grid.Choice("method", [kind for method in methods for kind in kinds[method]])
+    grid.Choice("method", [run for name in methods for run in _with_betas(name, betas)])
     return grid
+
+
+def _with_betas(name, betas):
+    """The texts for a method with each of its beta_P, or without."""
+    method = METHODS[name]
+    betas = betas if method.varies_beta else [method.beta]
+    return [name if beta is None else f"{name}-beta{float(beta)}" for beta in betas]
 
 
 def _is_finite(value):
@@ -162,7 +167,7 @@ class AblationTuner(BaseTuner):
 
     Args:
         grid: as `make_grid` makes it.
-        find: `{method: function}`; a function of `directory`, `beta` and `seed` starts or resumes a
+        find: function of a method's name, `directory`, `beta` and `seed` that starts or resumes a
             search there and returns a dict of `genotype`, `scores`, `seconds` and `images`.
         train: a function of a genotype, `directory` and `seed` that starts or resumes a training
             there and returns a dict of `accuracy`, `loss` and `images`.
@@ -201,7 +206,7 @@ class AblationTuner(BaseTuner):
         point = {"method": kind, "beta": beta, "search_seed": search_seed}
 
         def search(directory):
-            found = self._find[kind](directory=directory, beta=beta, seed=search_seed)
+            found = self._find(kind, directory=directory, beta=beta, seed=search_seed)
             found["genotype"].save(os.path.join(directory, "genotype.json"))
             return {**point, **found, "genotype": dataclasses.asdict(found["genotype"])}
 

@@ -7,6 +7,7 @@ References:
 import collections
 
 from cpnas_tf.ablation.table import CONFIDENCE, make_table, samples
+from cpnas_tf.catalogue import BASELINE
 from cpnas_tf.plots.figures import (
     CHILD_COLOUR,
     INK,
@@ -99,7 +100,7 @@ def _interval(row):
 
 
 def _mean_of_baseline(rows):
-    return next((100 * row["mean"] for row in rows if row["method"] == "random"), None)
+    return next((100 * row["mean"] for row in rows if row["method"] == BASELINE), None)
 
 
 def _finish(figure, axes, *, grid, baseline):

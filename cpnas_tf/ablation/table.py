@@ -17,6 +17,7 @@ from statistics import fmean
 import numpy as np
 from scipy import stats
 
+from cpnas_tf.catalogue import BASELINE
 from cpnas_tf.files import read_json, write_csv, write_json
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.runs.progress import text_table
@@ -131,7 +132,7 @@ def make_table(searches, runs):
         - `seconds` and `images` of all searches and trainings together.
     """
     trained = _trained(runs)
-    baseline = next((found for key, found in trained.items() if key[0] == "random"), {})
+    baseline = next((found for key, found in trained.items() if key[0] == BASELINE), {})
     accuracies = {
         (*key, seed): accuracy
         for key, found in trained.items()
@@ -152,7 +153,7 @@ def make_table(searches, runs):
                 "searches": len(found),
                 "runs": len(own_runs),
                 **interval(list(_means(found).values())),
-                **_compare(found, {} if method == "random" else baseline),
+                **_compare(found, {} if method == BASELINE else baseline),
                 "kendall_tau": fmean(taus) if taus else None,
                 "seconds": sum(record["seconds"] for record in own_searches + own_runs),
                 "images": sum(record["images"] for record in own_searches + own_runs),

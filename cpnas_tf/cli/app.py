@@ -118,12 +118,13 @@ def output(text):
         raise OSError(f"cannot write on standard output: {error.strerror}") from error
 
 
-def run(main, *, sections=()):
+def run(main, *, sections=(), optional=()):
     """Runs a command; a wrong flag, value or file ends it with one line and exit code 1.
 
     Args:
         main: the command, without arguments.
         sections: the sections that its --config has, if it has one.
+        optional: sections that it may have as well.
     """
     _use_utf8()
     # Python puts the command's folder first on the path: its profile.py would hide Python's own.
@@ -136,7 +137,8 @@ def run(main, *, sections=()):
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background
         signal.signal(signal.SIGINT, _stop)
     try:
-        app.run(lambda _: _run(main), flags_parser=functools.partial(_parse, sections=sections))
+        parser = functools.partial(_parse, sections=sections, optional=optional)
+        app.run(lambda _: _run(main), flags_parser=parser)
     except KeyboardInterrupt:
         signal.alarm(0)
         _fail("stopped: the same command goes on from here", code=130)
@@ -199,11 +201,11 @@ def _run(main):
         _fail(f"error: {line}")
 
 
-def _parse(argv, *, sections):
+def _parse(argv, *, sections, optional):
     """Parses the flags; whatever is wrong in them or in the config file, the user can mend."""
     _show_help(argv[1:])
     try:
-        check_config(argv[1:], sections)
+        check_config(argv[1:], sections, optional)
         rest = FLAGS(argv)
         if FLAGS["verbosity"].using_default_value:
             logging.set_verbosity(logging.WARNING)  # absl would have TFDS tell all that it does

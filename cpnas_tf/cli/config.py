@@ -33,13 +33,14 @@ def call(function, *args, section, **given):
     Args:
         function: what to call.
         args, given: the arguments that do not come from the config.
-        section: the section's name; an `augmentation` in it is for `augment`.
+        section: the section's name; an `augmentation` in it is for `augment`. One that the config
+            does not have is empty.
 
     Raises:
         ValueError: if the section has a key that the function does not take, lacks one that it
             needs, or has a value of another type than the function's default.
     """
-    values = FLAGS.config[section].to_dict()
+    values = FLAGS.config[section].to_dict() if section in FLAGS.config else {}
     _check_arguments(section, function, args, given, values)
     if values.get("augmentation") is not None:
         from cpnas_tf.data.augmentation import augment
@@ -56,8 +57,8 @@ def _check_arguments(section, function, args, given, values):
         signature.bind(*args, **given, **values)
     except TypeError as error:
         raise ValueError(f"--config.{section} does not fit: {error}") from None
-    for key, value in values.items():
-        default = signature.parameters[key].default
+    for key in values.keys() & signature.parameters.keys():
+        value, default = values[key], signature.parameters[key].default
         if default not in (None, signature.empty) and not _is_like(value, default):
             raise ValueError(
                 f"--config.{section}.{key} must be a value like {default!r}, received: {value!r}"
@@ -71,8 +72,17 @@ def _is_like(value, default):
     return isinstance(value, kinds.get(type(default), type(default)))
 
 
-def check_config(arguments, sections):
-    """Checks what ml_collections would not say clearly: the config file and the keys to replace."""
+def check_config(arguments, sections, optional=()):
+    """Checks what ml_collections would not say clearly: the config file and the keys to replace.
+
+    Args:
+        arguments: of the command line.
+        sections: that the config has to have.
+        optional: sections that it may have as well.
+
+    Raises:
+        ValueError: in one line for the user.
+    """
     path, keys = None, []
     for argument, following in itertools.pairwise([*arguments, ""]):
         if match := re.fullmatch("--?config(=.*)?", argument, re.DOTALL):
@@ -80,12 +90,12 @@ def check_config(arguments, sections):
         elif match := re.match(r"--?(no)?config\.([^=]*)", argument):
             keys.append(match[2])
     if path is not None:
-        config = _read_config(path, sections)
+        config = _read_config(path, sections, optional)
         for key in keys:
             _check_key(config, key)
 
 
-def _read_config(path, sections):
+def _read_config(path, sections, optional):
     file, *variant = path.split(":", 1)  # as ml_collections does it
     if not os.path.isfile(file):
         raise ValueError(f"config file not found: {file!r}")
@@ -95,9 +105,14 @@ def _read_config(path, sections):
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"cannot get the config of {path}: {reason}") from None
     found = sorted(config) if isinstance(config, ConfigDict) else type(config).__name__
-    if found != sorted(sections):
+    if not isinstance(config, ConfigDict) or not set(sections) <= {*found} <= {
+        *sections,
+        *optional,
+    }:
+        more = f" and perhaps {', '.join(optional)}" if optional else ""
         raise ValueError(
-            f"the config of {path} must be a ConfigDict of {', '.join(sections)}, received: {found}"
+            f"the config of {path} must be a ConfigDict of {', '.join(sections)}{more}, "
+            f"received: {found}"
         )
     return config
 

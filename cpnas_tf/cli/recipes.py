@@ -3,6 +3,7 @@
 from absl import flags
 
 from cpnas_tf import devices
+from cpnas_tf.catalogue import METHODS
 from cpnas_tf.cli.config import call
 from cpnas_tf.runs.progress import show
 
@@ -20,13 +21,14 @@ def make_deterministic(section):
     Raises:
         ValueError: if the seed is not in 0..2^32 - 1.
     """
-    seed = FLAGS.config[section].get("seed", 0)
+    values = FLAGS.config.get(section, {})
+    seed = values.get("seed", 0)
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"--config.{section}.seed must be in 0..{2**32 - 1}, received: {seed!r}")
     import tensorflow as tf
 
     tf.keras.utils.set_random_seed(seed)
-    if not FLAGS.config[section].get("jit_compile"):
+    if not values.get("jit_compile"):
         tf.config.experimental.enable_op_determinism()
     # It makes `AddN` of additions, whose order of summation depends on which buffer is free.
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
@@ -89,6 +91,48 @@ def plan_training(network, images, test, *, precision="child", strategy=None, **
     return call(Training, model, images, section="training", validation=test, **given)
 
 
+def search_method():
+    """The `Method` of --config.method, found possible with --config.strategy.
+
+    Raises:
+        ValueError: if there is no such method, or it runs on one device alone.
+    """
+    name, strategy = FLAGS.config.method, FLAGS.config.strategy
+    if name not in tuple(METHODS):
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, received: {name!r}")
+    method = METHODS[name]
+    if strategy != "none" and not method.several_devices:
+        raise ValueError(f"{name} takes strategy none alone, received: {strategy!r}")
+    if method.beta is not None:
+        with FLAGS.config.unlocked():
+            FLAGS.config[method.section].beta = method.beta
+    return method
+
+
+def load_search_images(run):
+    """The images that a search trains and validates on; adds them to the record `run`."""
+    from cpnas_tf import data
+    from cpnas_tf.runs.images import record
+
+    images = call(data.load, section="data", data_dir=FLAGS.data_dir)
+    run["images"] = record(images)
+    return call(data.split_for_search, images, section="split")
+
+
+def plan_search(method, parts, **given):
+    """Plans a search, by its method's section of the config.
+
+    Args:
+        method: a `Method`.
+        parts: the images to train and to validate on.
+        given: settings that do not come from the config.
+
+    Raises:
+        ValueError: if a setting is impossible.
+    """
+    return call(method.load(), *parts, section=method.section, **given)
+
+
 def plan_ablation(run):
     """Plans how an ablation's methods find a genotype and how that is trained, by the config.
 
@@ -103,53 +147,40 @@ def plan_ablation(run):
     """
     import tensorflow as tf
 
-    from cpnas_tf import training
-    from cpnas_tf.data import split_for_search
-    from cpnas_tf.genotypes import OPERATIONS
+    from cpnas_tf import data, training
     from cpnas_tf.runs.images import record
-    from cpnas_tf.search import ChildParentSearch, PCDarts, methods
+    from cpnas_tf.search.random_draw import random_genotype
 
     make_deterministic("grid")
     images, test = load_images()
     run["images"] = record(images, test)
-    parts = call(split_for_search, images, section="split")
-    space = {
-        "operations": tuple(FLAGS.config.search.get("operations", OPERATIONS)),
-        "allow_none": FLAGS.config.search.get("allow_none", True),
-    }
+    parts = call(data.split_for_search, images, section="split")
 
     def start(seed):
         tf.keras.backend.clear_session()
         tf.keras.utils.set_random_seed(seed)
 
-    def plan(beta, seed):
+    def plan(name, *, beta, seed):
         start(seed)
-        return call(ChildParentSearch, *parts, section="search", beta=beta, seed=seed)
+        return plan_search(
+            METHODS[name], parts, seed=seed, **({} if beta is None else {"beta": beta})
+        )
 
-    def plan_pc_darts(seed):
+    def plan_child(genotype, *, seed):
         start(seed)
-        return call(PCDarts, *parts, section="pc_darts", seed=seed)
+        return plan_training(genotype, images, test, seed=seed)
+
+    def find(name, *, directory, beta, seed):
+        return plan(name, beta=beta, seed=seed).run(directory)
 
     def train(genotype, *, directory, seed):
-        start(seed)
-        planned = plan_training(genotype, images, test, seed=seed)
+        planned = plan_child(genotype, seed=seed)
         history = planned.run(directory)
         evaluation = training.evaluate(planned.model, test)
         reached = {name: evaluation[name] for name in ("accuracy", "loss")}
         return {**reached, "images": len(history) * len(images)}
 
-    def draw(*, seed, **_):
-        return methods.draw(seed, **space)
-
-    def search(*, directory, beta, seed):
-        return plan(beta, seed).run(directory)
-
-    def search_pc_darts(*, directory, seed, **_):
-        return plan_pc_darts(seed).run(directory)
-
-    plan(beta=0.0, seed=0)
-    if "pc_darts" in FLAGS.config.grid.get("methods", methods.METHODS):
-        plan_pc_darts(seed=0)
-    start(seed=0)
-    plan_training(methods.random_genotype(0, **space), images, test, seed=0)
-    return {"random": draw, "bnas": search, "cpnas": search, "pc_darts": search_pc_darts}, train
+    for name in FLAGS.config.grid.get("methods", METHODS):
+        plan(name, beta=0.0 if METHODS[name].varies_beta else METHODS[name].beta, seed=0)
+    plan_child(random_genotype(0), seed=0)
+    return find, train

@@ -99,7 +99,7 @@ def plot_epochs(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draws the accuracies over the epochs of a search with PC-DARTS, narrow enough for a phone.
 
     Args:
-        rows: as `search_log.read_epochs` gives them, at least one.
+        rows: as `search_log.read` gives them, at least one.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -254,12 +254,18 @@ def plot_indicators(evaluations: Sequence[Mapping[str, tuple[float, float]]]) ->
     return figure
 
 
+# The figure of each kind of log.
+_LOG_FIGURES = {
+    "architectures": lambda rows, genotype: plot_search(rows, genotype=genotype),
+    "epochs": lambda rows, _: plot_epochs(rows),
+}
+
+
 def plot(
     output: str | os.PathLike[str],
     *,
     genotype: Genotype | None = None,
     rows: Sequence[Mapping[str, Any]] | None = None,
-    epochs: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[str]:
     """Draws all there is to draw of a genotype, of a search, or of both into a folder.
 
@@ -267,8 +273,7 @@ def plot(
         output: the folder, made if missing. A genotype gives `normal`, `reduce` and `genotype`,
             a log gives `search`, each as `.png` and `.svg`.
         genotype: a `Genotype`, or None where a search has none yet.
-        rows: a search's log, as `search_log.read` gives it, or None.
-        epochs: that of a search with PC-DARTS, as `search_log.read_epochs` gives it, or None.
+        rows: a search's log of either kind, as `search_log.read` gives it, or None.
 
     Returns:
         The list of paths written.
@@ -282,9 +287,7 @@ def plot(
         figures["reduce"] = plot_cell(genotype.reduce, title="Reduction cell")
         figures["genotype"] = plot_genotype(genotype)
     if rows is not None:
-        figures["search"] = plot_search(rows, genotype=genotype)
-    if epochs is not None:
-        figures["search"] = plot_epochs(epochs)
+        figures["search"] = _LOG_FIGURES[search_log.kind_of(rows)](rows, genotype)
     if not figures:
         raise ValueError("nothing to draw: neither a genotype nor a search was given")
     return save_all(output, figures)

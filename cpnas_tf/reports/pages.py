@@ -21,6 +21,9 @@ NOTHING = (
     "run of an ablation (runs/*/run.json)"
 )
 
+# What a report shows of each kind of log.
+_LOG_SECTIONS = {"architectures": search_report.sections, "epochs": pc_darts_report.sections}
+
 
 def make_report(workdir, *, trained=()):
     """Makes the report of a finished or unfinished search.
@@ -96,10 +99,10 @@ def config_of(run):
 def _sections(log, path, config, trained):
     genotype = Genotype.load(path) if os.path.exists(path) else None
     more = {"genotype": genotype, "config": config, "trained": trained}
-    if search_log.is_by_epochs(log):
-        return pc_darts_report.sections(search_log.read_epochs(log), **more)
-    rows = search_log.read(log) if os.path.exists(log) else None
-    return search_report.sections(rows, **more)
+    if not os.path.exists(log):
+        return search_report.sections(**more)
+    rows = search_log.read(log)
+    return _LOG_SECTIONS[search_log.kind_of(rows)](rows, **more)
 
 
 def _configuration(run):

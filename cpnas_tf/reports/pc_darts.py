@@ -7,7 +7,7 @@ References:
 from cpnas_tf.genotypes import CHOICES, OPERATIONS
 from cpnas_tf.plots.search import plot_epochs
 from cpnas_tf.reports.html import element, facts, figure, heat, section, table
-from cpnas_tf.reports.search import cells, comparison, cost, setting
+from cpnas_tf.reports.search import cells, comparison, cost, search_setting, setting
 from cpnas_tf.runs.progress import duration
 
 COLUMNS = 10  # a table shows at most this many epochs
@@ -17,7 +17,7 @@ def sections(rows, *, genotype=None, config=None, trained=()):
     """The sections of the report of a search with PC-DARTS.
 
     Args:
-        rows: as `search_log.read_epochs` gives them, at least one; the search may be unfinished.
+        rows: as `search_log.read` gives them, at least one; the search may be unfinished.
         genotype, config, trained: as for `reports.search.sections`.
 
     Returns:
@@ -36,7 +36,7 @@ def sections(rows, *, genotype=None, config=None, trained=()):
 
 
 def _done(rows, config):
-    planned = setting(config, "pc_darts", "epochs")
+    planned = search_setting(config, "epochs")
     return f"{len(rows)} of {planned}" if type(planned) is int else str(len(rows))
 
 
@@ -48,14 +48,14 @@ def _unfinished(rows, config):
 
 
 def _overview(rows, config):
-    names = {"data set": ("data", "name"), "precision": ("pc_darts", "precision")}
     known = {
         "epochs": _done(rows, config),
         "time": duration(_seconds(rows)),
         "accuracy, weights' images": _percent(rows[-1]["accuracy"]),
         "accuracy, architecture's images": _percent(rows[-1]["architecture_accuracy"]),
-        **{name: setting(config, *place) for name, place in names.items()},
-        "seed of the search": setting(config, "pc_darts", "seed"),
+        "data set": setting(config, "data", "name"),
+        "precision": search_setting(config, "precision"),
+        "seed of the search": search_setting(config, "seed"),
         "seed of the images' split": setting(config, "split", "seed"),
     }
     return facts({name: str(value) for name, value in known.items() if value is not None})

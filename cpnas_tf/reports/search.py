@@ -4,7 +4,7 @@ References:
     CP-NAS, Algorithm 1, Eqs. 1 and 2, Tables 1 to 3, Fig. 5.
 """
 
-from cpnas_tf.catalogue import DATASETS, shown_name
+from cpnas_tf.catalogue import DATASETS, METHODS, shown_name
 from cpnas_tf.genotypes import CHOICES, EDGE_NAMES, OPERATIONS
 from cpnas_tf.plots.cells import plot_cell
 from cpnas_tf.plots.search import plot_accuracies
@@ -63,9 +63,15 @@ def setting(config, part, name):
     return values.get(name) if isinstance(values, dict) else None
 
 
+def search_setting(config, name):
+    """A setting of the search, of its method's section, or None if there is none."""
+    method = METHODS.get(str(config.get("method", "cpnas")))  # the only one of the first searches
+    return setting(config, method.section, name) if method else None
+
+
 def planned_architectures(rows, config):
     """The number of architectures that a search samples (Algorithm 1), or None if unknown."""
-    rounds = setting(config, "search", "rounds")
+    rounds = search_setting(config, "rounds")
     if type(rounds) is not int:
         return None
     return rounds * sum(range(2, search_log.initial_operations(rows) + 1))
@@ -91,14 +97,14 @@ def _unfinished(rows, config):
 
 def _overview(rows, config):
     found, planned = search_log.totals(rows), planned_architectures(rows, config)
-    names = {"data set": ("data", "name"), "beta_P": ("search", "beta")}
     known = {
         "architectures": f"{len(rows)} of {planned}" if planned else str(len(rows)),
         "time": duration(found["seconds"]),
         "child, mean accuracy": f"{found['child_accuracy']:.2%}",
         "parent, mean accuracy": f"{found['parent_accuracy']:.2%}",
-        **{name: setting(config, *place) for name, place in names.items()},
-        "seed of the search": setting(config, "search", "seed"),
+        "data set": setting(config, "data", "name"),
+        "beta_P": search_setting(config, "beta"),
+        "seed of the search": search_setting(config, "seed"),
         "seed of the images' split": setting(config, "split", "seed"),
     }
     return facts({name: str(value) for name, value in known.items() if value is not None})

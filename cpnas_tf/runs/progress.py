@@ -192,11 +192,15 @@ def _estimated(estimate):
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What a search did, a line a stage, as text.
+    """What a search did, as text: a line per stage, or one for all epochs.
 
     Args:
-        rows: as `search_log.read` gives them.
+        rows: of either kind of log, as `search_log.read` gives them.
     """
+    return _SUMMARIES[search_log.kind_of(rows)](rows)
+
+
+def _summary_of_architectures(rows: Sequence[Mapping[str, Any]]) -> str:
     lines: list[tuple[str, ...]] = [("stage", "architectures", "child", "parent", "time")]
     for name, group in [*search_log.by_stage(rows).items(), ("total", rows)]:
         found = search_log.totals(group)
@@ -206,7 +210,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     return text_table(lines)
 
 
-def summary_epochs(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What a search with PC-DARTS did, in one line; `rows` as in `search_log.write_epochs`."""
+def _summary_of_epochs(rows: Sequence[Mapping[str, Any]]) -> str:
     seconds = duration(sum(row["seconds"] for row in rows))
     return f"{len(rows)} epochs in {seconds}; in the last one: {epoch_text(rows[-1])}"
+
+
+_SUMMARIES = {"architectures": _summary_of_architectures, "epochs": _summary_of_epochs}

@@ -10,6 +10,8 @@ import csv
 import itertools
 import math
 import statistics
+from collections.abc import Callable
+from typing import NamedTuple
 
 from cpnas_tf.files import write_csv
 from cpnas_tf.genotypes import CHOICES, OPERATIONS
@@ -61,58 +63,32 @@ def write_epochs(path, rows):
     write_csv(path, table, columns=EPOCH_COLUMNS)
 
 
-def is_by_epochs(path):
-    """Whether a file is the log of a search with PC-DARTS."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.readline() == ",".join(EPOCH_COLUMNS) + "\n"
-    except OSError:
-        return False
-
-
 def read(path):
-    """Reads the log of a search, finished or not.
+    """Reads the log of a search of either kind, finished or not.
 
     Returns:
-        A list with a dict an architecture, whose keys are `COLUMNS`: `stage`, `round` and `sample`
-        are integers; the 28 `CHOICES` operations' names; `child_accuracy` and `parent_accuracy` (in
-        [0, 1]), `z` and `seconds` floats.
+        A list with a dict per row. The keys of a sampled architecture are `COLUMNS`: `stage`,
+        `round` and `sample` are integers; the 28 `CHOICES` operations' names; `child_accuracy` and
+        `parent_accuracy` (in [0, 1]), `z` and `seconds` floats. Those of an epoch of PC-DARTS are
+        `EPOCH_COLUMNS`: `epoch` is an integer; the 28 `CHOICES` operations' names; the `MEASURES`
+        floats, the architecture's None in the warm-up; `seconds` a float. See `kind_of`.
 
     Raises:
         ValueError: naming the file and line, if it is missing, empty or not such a log.
     """
-    return _read(path, COLUMNS, _parse_row, POSITION)
-
-
-def read_epochs(path):
-    """Reads the log of a search with PC-DARTS, finished or not.
-
-    Returns:
-        A list with a dict an epoch, whose keys are `EPOCH_COLUMNS`: `epoch` is an integer; the 28
-        `CHOICES` operations' names; the `MEASURES` floats, the architecture's None in the warm-up;
-        `seconds` a float.
-
-    Raises:
-        ValueError: naming the file and line, if it is missing, empty or not such a log.
-    """
-    return _read(path, EPOCH_COLUMNS, _parse_epoch, EPOCH_COLUMNS[:1])
-
-
-def _read(path, columns, parse, position):
-    """The rows of a table whose values at `position` increase from line to line."""
     rows, line = [], 1
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.reader(file, strict=True)
-            _check_header(next(reader, ()), columns)
+            kind = _kind_by_header(next(reader, ()))
             for fields in reader:
                 line = reader.line_num
-                if len(fields) != len(columns):
-                    raise ValueError(f"expected {len(columns)} values, received {len(fields)}")
-                rows.append(parse(dict(zip(columns, fields, strict=True))))
-                last = [[row[name] for name in position] for row in rows[-2:]]
+                if len(fields) != len(kind.columns):
+                    raise ValueError(f"expected {len(kind.columns)} values, received {len(fields)}")
+                rows.append(kind.parse(dict(zip(kind.columns, fields, strict=True))))
+                last = [[row[name] for name in kind.position] for row in rows[-2:]]
                 if len(last) == 2 and last[0] >= last[1]:
-                    raise ValueError(f"{', '.join(position)} must increase from line to line")
+                    raise ValueError(f"{', '.join(kind.position)} must increase from line to line")
     except FileNotFoundError:
         raise ValueError(f"search log not found: {path}") from None
     except OSError as error:
@@ -122,6 +98,18 @@ def _read(path, columns, parse, position):
     if not rows:
         raise ValueError(f"the search log {path} holds no row yet")
     return rows
+
+
+def kind_of(rows):
+    """What the rows of a log are: the name of their kind in `KINDS`."""
+    return next(name for name, kind in KINDS.items() if kind.position[0] in rows[0])
+
+
+def _kind_by_header(fields):
+    """The kind of a log with these columns; of broken ones the most alike says what is wrong."""
+    kind = max(KINDS.values(), key=lambda kind: len(set(kind.columns) & set(fields)))
+    _check_header(fields, kind.columns)
+    return kind
 
 
 def _check_header(fields, columns):
@@ -161,6 +149,27 @@ def _number(row, name):
     if not math.isfinite(value):
         raise ValueError(f"{name} must be finite, received {value}")
     return value
+
+
+class Kind(NamedTuple):
+    """A kind of log.
+
+    Attributes:
+        columns: their names.
+        position: those that increase from row to row; the first is no other kind's.
+        parse: function from the texts of a row to its values, both by column.
+    """
+
+    columns: tuple[str, ...]
+    position: tuple[str, ...]
+    parse: Callable[[dict], dict]
+
+
+# What a row is.
+KINDS = {
+    "architectures": Kind(COLUMNS, POSITION, _parse_row),
+    "epochs": Kind(EPOCH_COLUMNS, ("epoch",), _parse_epoch),
+}
 
 
 def initial_operations(rows):

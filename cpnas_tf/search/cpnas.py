@@ -136,9 +136,10 @@ class ChildParentSearch:
 
     def _build(self):
         """Both supernets with fresh weights, as a `Pair`."""
-        return self._make_pair(
-            {precision: self._make_supernet(precision=precision) for precision in PRECISIONS}
-        )
+        with self._strategy.scope():
+            return self._make_pair(
+                {precision: self._make_supernet(precision=precision) for precision in PRECISIONS}
+            )
 
     def plan(self):
         """What the search is going to do and to cost, as text; its first steps are measured."""
@@ -147,8 +148,7 @@ class ChildParentSearch:
         edges = (oracle.operations,) * len(CHOICES)
         orders = sampling_orders(edges, seed=oracle.seed, stage=0, round_index=0)
         genotypes = [Genotype.from_choices(names) for names in zip(*orders, strict=True)]
-        with self._strategy.scope():
-            estimate = self._build().estimate(genotypes, architectures=oracle.architectures)
+        estimate = self._build().estimate(genotypes, architectures=oracle.architectures)
         return progress.plan(
             operations=len(oracle.operations),
             rounds=oracle.rounds,
@@ -165,10 +165,9 @@ class ChildParentSearch:
         Raises:
             ValueError: if the folder holds another search, or checkpoints and none can be read.
         """
-        with self._strategy.scope():
-            return ChildParentTuner(
-                self._make_oracle(), self._build(), directory=directory, verbose=verbose
-            )
+        return ChildParentTuner(
+            self._make_oracle(), self._build(), directory=directory, verbose=verbose
+        )
 
     def run(self, directory, *, verbose="auto"):
         """Runs the search in a folder, or goes on with it.
@@ -186,8 +185,7 @@ class ChildParentSearch:
             keras_tuner.errors.FatalError: if training fails or a loss is not finite.
         """
         tuner = self.start(directory, verbose=verbose)
-        with self._strategy.scope():
-            tuner.search()
+        tuner.search()
         return {
             "genotype": tuner.genotype(),
             "scores": tuner.scores(),

@@ -30,6 +30,7 @@ class Pair:
 
     Attributes:
         supernets, steps, rate: as given.
+        strategy: in whose scope it was made.
         images: that an epoch trains on.
     """
 
@@ -39,7 +40,7 @@ class Pair:
         self.supernets, self.images = supernets, steps * batch_size
         self._stream, self._validation, self.steps = stream, validation, steps
         self.rate, self._sgd = rate, {"momentum": momentum, "weight_decay": weight_decay}
-        self._strategy = tf.distribute.get_strategy()
+        self.strategy = tf.distribute.get_strategy()
         self.train_step = tf.function(self._train_both, autograph=False)
         self.count_correct = tf.function(self._count_both, autograph=False)
 
@@ -55,8 +56,8 @@ class Pair:
                 for precision in PRECISIONS
             ]
 
-        losses = self._strategy.run(replica, args=(images, labels))
-        return [self._strategy.reduce("mean", loss, axis=None) for loss in losses]
+        losses = self.strategy.run(replica, args=(images, labels))
+        return [self.strategy.reduce("mean", loss, axis=None) for loss in losses]
 
     def _count_both(self, images, labels, choices):
         """How many images of a batch child and parent get right."""
@@ -73,8 +74,8 @@ class Pair:
             images, labels = share(images), share(labels)
             return [correct(precision, images, labels) for precision in PRECISIONS]
 
-        counts = self._strategy.run(replica, args=(images, labels))
-        return [self._strategy.reduce("sum", count, axis=None) for count in counts]
+        counts = self.strategy.run(replica, args=(images, labels))
+        return [self.strategy.reduce("sum", count, axis=None) for count in counts]
 
     def batches(self, *, epoch):
         """An iterator over the batches to train on, from an epoch to the search's end."""

@@ -10,7 +10,6 @@ import os
 import tempfile
 import time
 
-import tensorflow as tf
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.errors import FatalError, FatalRuntimeError
 
@@ -35,7 +34,7 @@ class ChildParentTuner(BaseTuner):
 
     Args:
         oracle: a `ChildParentOracle`.
-        pair: the `Pair` to train, made in the scope of the strategy that the tuner is made in.
+        pair: the `Pair` to train.
         directory: folder of the search, where `search.csv` is written.
         verbose: how much to show, see `runs.progress.Progress`.
 
@@ -49,13 +48,12 @@ class ChildParentTuner(BaseTuner):
 
     def __init__(self, oracle, pair, *, directory, verbose="auto"):
         verbose = progress.check_verbose(verbose)
-        strategy = tf.distribute.get_strategy()
         self.pair, self.seconds = pair, []
-        self._folder, self._is_chief = os.fspath(directory), devices.is_chief(strategy)
-        devices.wait_for_all(strategy)
+        self._folder, self._is_chief = os.fspath(directory), devices.is_chief(pair.strategy)
+        devices.wait_for_all(pair.strategy)
         self._checkpoints = Checkpoints(
             self._folder,
-            strategy=strategy,
+            strategy=pair.strategy,
             **{name: list(supernet.variables) for name, supernet in pair.supernets.items()},
         )
         # Other workers have keras-tuner write its files where nobody reads them.

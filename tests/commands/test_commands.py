@@ -458,6 +458,12 @@ class TestMethods:
 
 
 class TestDryRun:
+    def test_random(self, tmp_path):
+        arguments = (*SEARCH, "--config.method=random", f"--workdir={tmp_path}/run", "--dry_run")
+        printed = succeed(forked.run("search", *arguments))
+        assert printed == "A genotype is drawn at random; nothing is trained.\n"
+        assert not list(tmp_path.iterdir())
+
     def test_pc_darts(self, tmp_path, data_dir):
         arguments = (*SEARCH, *PC_DARTS, f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
         lines = succeed(forked.run("search", *arguments, "--dry_run")).splitlines()

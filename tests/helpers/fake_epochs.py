@@ -7,7 +7,7 @@ from cpnas_tf.runs import search_log
 
 
 def run_epochs(epochs, *, warmup_epochs=2, seed=0):
-    """Rows as `search_log.read_epochs` gives them."""
+    """Rows as `search_log.read` gives them."""
     chance = random.Random(seed)
     return [
         {

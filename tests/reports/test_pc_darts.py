@@ -8,6 +8,7 @@ from cpnas_tf.reports import pc_darts as pc_darts_report
 from cpnas_tf.reports.html import page
 
 CONFIG = {
+    "method": "pc_darts",
     "data": {"name": "cifar10", "split": "train"},
     "split": {"seed": 3},
     "pc_darts": {"epochs": 50, "precision": "child", "seed": 7},

@@ -77,11 +77,11 @@ def test_a_search_by_epochs():
     assert lines[0] == "50 epochs on 2,125,000 images in all, the first 15 of the weights alone."
     assert "the first step 12.3 s, each further one 0.400 s in the warm-up and 0.800 s" in lines[1]
     assert lines[2] == "Estimated: 1 day, 1:01:01 for the search, 1.5 GiB of memory."
-    warm = {"accuracy": 0.5, "architecture_accuracy": None, "seconds": 61.2}
+    warm = {"epoch": 1, "accuracy": 0.5, "architecture_accuracy": None, "seconds": 61.2}
     rows = [warm, {**warm, "architecture_accuracy": 0.25}]
     assert progress_module.epoch_text(warm) == "weights 50.00%  architecture warm-up"
     expected = "2 epochs in 0:02:02; in the last one: weights 50.00%  architecture  25.00%"
-    assert progress_module.summary_epochs(rows) == expected
+    assert progress_module.summary(rows) == expected
 
 
 def test_nothing_moves_where_nobody_looks(capsys):

@@ -35,15 +35,15 @@ def test_the_log_of_a_search_by_epochs(tmp_path):
     assert line.startswith("1,none,skip_connect,max_pool_3x3,")
     assert line.endswith(",1.5,0.1,,,2.000")
     assert header.count(",") == line.count(",") == 1 + 28 + 5 - 1
-    assert search_log.is_by_epochs(path)
-    assert not search_log.is_by_epochs(write_log(path, run_search(rounds=1)[0]))
-    assert not search_log.is_by_epochs(tmp_path / "missing.csv")
+    assert search_log.kind_of(search_log.read(path)) == "epochs"
+    write_log(path, run_search(rounds=1)[0])
+    assert search_log.kind_of(search_log.read(path)) == "architectures"
 
 
 @pytest.mark.parametrize("count", [1, 2, 50])
 def test_epochs_are_read_as_they_were_written(tmp_path, count):
     rows = run_epochs(count)
-    assert search_log.read_epochs(write_epochs(tmp_path / "search.csv", rows)) == rows
+    assert search_log.read(write_epochs(tmp_path / "search.csv", rows)) == rows
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_broken_log_of_epochs_is_one_clear_line(tmp_path, old, new, message):
     assert old in text
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(ValueError, match=message) as raised:
-        search_log.read_epochs(path)
+        search_log.read(path)
     assert str(path) in str(raised.value)
 
 

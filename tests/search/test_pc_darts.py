@@ -19,7 +19,7 @@ from small_training import truncate
 
 from cpnas_tf import data
 from cpnas_tf.genotypes import CHOICES, EDGES, Genotype
-from cpnas_tf.runs import progress
+from cpnas_tf.runs import progress, search_log
 from cpnas_tf.search import pc_darts
 from cpnas_tf.search.mixed_supernet import MixedSupernet
 from cpnas_tf.search.pc_darts import PCDarts, derive_cell
@@ -266,7 +266,9 @@ class TestSearch:
             else:
                 found = float(architecture.rstrip("%"))
                 assert found == pytest.approx(100 * float(row["architecture_accuracy"]), abs=0.01)
-        assert progress.summary_epochs(whole.search.rows).startswith("4 epochs in 0:00:")
+        assert progress.summary(search_log.read(whole.folder / "search.csv")).startswith(
+            "4 epochs in 0:00:"
+        )
 
     def test_the_plan_says_what_it_will_cost(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

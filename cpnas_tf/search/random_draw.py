@@ -1,0 +1,59 @@
+"""The random method: a genotype drawn uniformly, which other methods are compared with."""
+
+import numpy as np
+
+from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
+
+
+def random_genotype(seed, *, operations=OPERATIONS, allow_none=True):
+    """Draws the operation of each edge, uniformly and independently.
+
+    Args:
+        seed: of the draw.
+        operations: what an edge may carry.
+        allow_none: whether `none` is among them.
+
+    Raises:
+        ValueError: if `operations` has another name, or one twice, or leaves nothing to draw.
+    """
+    names = [name for name in operations if allow_none or name != "none"]
+    if not names or len(set(names) & set(OPERATIONS)) != len(names):
+        raise ValueError(
+            f"operations must be different ones of {', '.join(OPERATIONS)}, received: "
+            f"{operations!r}"
+        )
+    return Genotype.from_choices(np.random.default_rng(seed).choice(names, len(CHOICES)).tolist())
+
+
+class RandomDraw:
+    """A planned draw, with the methods of a planned search.
+
+    Args:
+        train, validation: images of a search; not used.
+        operations, allow_none, seed: see `random_genotype`.
+        others: the other settings of `ChildParentSearch`, with which it shares a section; not used.
+
+    Raises:
+        ValueError: if `operations` cannot be drawn from.
+    """
+
+    def __init__(
+        self,
+        train=None,
+        validation=None,
+        *,
+        operations=OPERATIONS,
+        allow_none=True,
+        seed=0,
+        **others,
+    ):
+        self._genotype = random_genotype(seed, operations=operations, allow_none=allow_none)
+
+    def plan(self):
+        """What is going to be done, as text."""
+        return "A genotype is drawn at random; nothing is trained."
+
+    def run(self, directory, *, verbose="auto"):
+        """The draw, as a search returns what it found; it costs nothing and scores nothing."""
+        del directory, verbose
+        return {"genotype": self._genotype, "scores": None, "seconds": 0.0, "images": 0}
