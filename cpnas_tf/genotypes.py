@@ -56,6 +56,15 @@ class Genotype:
 
     Raises:
         ValueError: if a cell has not 14 operations or names an unknown one.
+
+    Example:
+        >>> import cpnas_tf
+        >>> genotype = cpnas_tf.Genotype(normal=["sep_conv_3x3"] * 14, reduce=["max_pool_3x3"] * 14)
+        >>> genotype.save("genotype.json")
+        >>> cpnas_tf.Genotype.load("genotype.json") == genotype
+        True
+        >>> cpnas_tf.Genotype.load("darts").normal[:2]
+        ('sep_conv_3x3', 'sep_conv_3x3')
     """
 
     normal: Sequence[str]

@@ -84,6 +84,12 @@ def load(
     Raises:
         ValueError: if the name or the split is unknown, the size impossible, if the data set is not
             there and cannot be prepared, or if what is there cannot be read.
+
+    Example:
+        >>> import cpnas_tf
+        >>> images = cpnas_tf.load("digits", "test", data_dir="data")
+        >>> len(images), images.image_shape, images.classes
+        (360, (8, 8, 1), 10)
     """
     _check(name, split, image_size)
     if name.startswith(FOLDER):

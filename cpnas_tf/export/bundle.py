@@ -76,6 +76,25 @@ def export(
         ValueError: if `directory` exists and is not to be replaced, or what was written differs
             from Keras.
         OSError: if it cannot be written (a full disk included); `directory` is then untouched.
+
+    Example:
+        >>> import cpnas_tf, numpy as np
+        >>> from cpnas_tf.data import Images
+        >>> from cpnas_tf.export import export
+        >>> pixels = np.random.default_rng(0).integers(256, size=[64, 8, 8, 1]).astype("uint8")
+        >>> images = Images(pixels, np.arange(64) % 2, ["cat", "dog"])
+        >>> cells = ["skip_connect"] * 14
+        >>> parent = cpnas_tf.build_network(
+        ...     cpnas_tf.Genotype(normal=cells, reduce=cells),
+        ...     input_shape=(8, 8, 1),
+        ...     classes=2,
+        ...     cells=3,
+        ...     channels=4,
+        ...     precision="parent",
+        ... )
+        >>> summary = export(parent, images, directory="runs/export")
+        >>> summary["images_checked"], summary["changed_predictions"]
+        (64, 0)
     """
     check_output(directory, overwrite=overwrite)
     with replaced(directory) as new:

@@ -191,6 +191,15 @@ def build_network(
 
     Raises:
         ValueError: if a setting is impossible, or the images cannot be halved.
+
+    Example:
+        >>> import cpnas_tf
+        >>> genotype = cpnas_tf.Genotype.load("darts")
+        >>> network = cpnas_tf.build_network(
+        ...     genotype, input_shape=(8, 8, 1), classes=10, cells=3, channels=4
+        ... )
+        >>> network.input_shape, network.output_shape
+        ((None, 8, 8, 1), (None, 10))
     """
     check_network(
         input_shape=input_shape, classes=classes, cells=cells, channels=channels, stem=stem

@@ -210,6 +210,29 @@ def search(train, validation, *, directory, verbose="auto", **settings):
     Raises:
         ValueError: if a setting is impossible for these images.
         keras_tuner.errors.FatalError: if training fails or a loss is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from cpnas_tf.data import Images, split_for_search
+        >>> from cpnas_tf.search import search
+        >>> pixels = np.random.default_rng(0).integers(256, size=[64, 8, 8, 1]).astype("uint8")
+        >>> images = Images(pixels, np.arange(64) % 2, ["cat", "dog"])
+        >>> part, validation = split_for_search(
+        ...     images, train_fraction=0.5, validation_fraction=0.25
+        ... )
+        >>> genotype = search(
+        ...     part,
+        ...     validation,
+        ...     directory="runs/search",
+        ...     cells=3,
+        ...     channels=4,
+        ...     rounds=1,
+        ...     batch_size=16,
+        ...     operations=["skip_connect", "max_pool_3x3"],
+        ...     verbose=0,
+        ... )
+        >>> set(genotype.choices) <= {"skip_connect", "max_pool_3x3"}
+        True
     """
     planned = ChildParentSearch(train, validation, **settings)
     return planned.run(directory, verbose=verbose)["genotype"]

@@ -139,6 +139,14 @@ class ChildParentOracle(keras_tuner.Oracle):
 
     References:
         CP-NAS, section 2.3, Algorithm 1; T = 3, beta_P = 2 and K = 8 are those of section 3.
+
+    Example:
+        >>> import cpnas_tf
+        >>> oracle = cpnas_tf.ChildParentOracle(rounds=3, beta=2.0, seed=0)
+        >>> oracle.architectures  # 3 (8 + 7 + ... + 2)
+        105
+        >>> oracle.remaining()[0]
+        ('none', 'skip_connect', 'max_pool_3x3', 'avg_pool_3x3', 'sep_conv_3x3', ...)
     """
 
     def __init__(self, *, rounds=3, beta=2.0, seed=0, operations=OPERATIONS, allow_none=True):

@@ -90,8 +90,6 @@ def updated_centres(
 class ChildParentLoss(tf.keras.callbacks.Callback):
     """Adds the Child-Parent loss to `fit` of a compiled Keras classifier whose layers are Larq's.
 
-        model.fit(images, labels, callbacks=[ChildParentLoss()])
-
     Each term is computed in float32, also under mixed precision, and added to the compiled loss
     before any loss scaling. The training logs' `loss` is the total, `cross_entropy` what Keras
     alone would report (regularization losses included), `filter_mse` and `class_centre` are the
@@ -116,6 +114,25 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
 
     References:
         CP-NAS, section 2.4, Equation 3.
+
+    Example:
+        >>> import cpnas_tf, larq, numpy as np, tensorflow as tf
+        >>> model = tf.keras.Sequential(
+        ...     [
+        ...         tf.keras.Input([8, 8, 1]),
+        ...         larq.layers.QuantConv2D(
+        ...             4, 3, kernel_quantizer="ste_sign", kernel_constraint="weight_clip"
+        ...         ),
+        ...         tf.keras.layers.Flatten(),
+        ...         tf.keras.layers.Dense(10),
+        ...     ]
+        ... )
+        >>> cross_entropy = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> model.compile("adam", cross_entropy)
+        >>> images, labels = np.random.uniform(-1, 1, [32, 8, 8, 1]), np.arange(32) % 10
+        >>> fitted = model.fit(images, labels, verbose=0, callbacks=[cpnas_tf.ChildParentLoss()])
+        >>> sorted(fitted.history)
+        ['class_centre', 'cross_entropy', 'filter_mse', 'loss']
     """
 
     _supports_tf_logs = True  # Keras need not wait for the values of a batch's logs

@@ -212,6 +212,31 @@ def train(
             `directory` can be read.
         OSError: if `directory` cannot be written (a full disk included); the checkpoints before are
             untouched.
+
+    Example:
+        >>> import cpnas_tf, numpy as np
+        >>> from cpnas_tf.data import Images
+        >>> pixels = np.random.default_rng(0).integers(256, size=[64, 8, 8, 1]).astype("uint8")
+        >>> images = Images(pixels, np.arange(64) % 2, ["cat", "dog"])
+        >>> child = cpnas_tf.build_network(
+        ...     cpnas_tf.Genotype.load("darts"),
+        ...     input_shape=images.image_shape,
+        ...     classes=images.classes,
+        ...     cells=3,
+        ...     channels=4,
+        ... )
+        >>> rows = cpnas_tf.train(
+        ...     child,
+        ...     images,
+        ...     validation=images,
+        ...     directory="runs/child",
+        ...     epochs=1,
+        ...     batch_size=32,
+        ...     child_parent=cpnas_tf.ChildParentLoss(),
+        ...     verbose=0,
+        ... )
+        >>> [row["epoch"] for row in rows]
+        [1]
     """
     if has_checkpoint(directory):
         warm_start = None

@@ -17,5 +17,14 @@ def load_model(path: str | os.PathLike[str]) -> tf.keras.Model:
 
     Raises:
         OSError: if there is no file or folder of this name, or none that Keras can read.
+
+    Example:
+        >>> import cpnas_tf
+        >>> network = cpnas_tf.build_network(
+        ...     cpnas_tf.Genotype.load("darts"), input_shape=[8, 8, 1], classes=2, cells=3
+        ... )
+        >>> network.save("network.keras")
+        >>> cpnas_tf.load_model("network.keras").output_shape
+        (None, 2)
     """
     return tf.keras.models.load_model(path)
