@@ -3,6 +3,10 @@
 python bin/train.py --config=configs/FILE.py --genotype=FILE --workdir=DIR [--precision=parent]
 python bin/train.py --config=configs/FILE.py --model=wrn22_1bit --workdir=DIR
 
+--teacher=DIR distills: the network learns from the softmax of a trained one, of any precision and
+genotype, such as its parent. --config.split.validation_images=N validates on N training images, so
+that a choice never sees the test images.
+
 Writes checkpoints, history.csv, TensorBoard logs, and at the end metrics.json into the workdir. A
 training that was stopped goes on with the same command. --config.strategy=mirrored uses all devices
 of the machine, multi_worker those of several: see cpnas_tf/devices.py.
@@ -22,6 +26,7 @@ app.define_config()
 app.define_data_dir()
 app.define_path("workdir", "Folder of the training.")
 app.define_network()
+flags.DEFINE_string("teacher", None, "Workdir of a finished training to learn from as well.")
 flags.DEFINE_string("warm_start", None, "Workdir of a training whose weights to start from.")
 app.define_overwrite()
 flags.adopt_module_key_flags(app)
@@ -43,6 +48,7 @@ def main():
         genotype=genotype and dataclasses.asdict(genotype),
         model=FLAGS.model,
         warm_start=FLAGS.warm_start and os.path.abspath(FLAGS.warm_start),
+        teacher=FLAGS.teacher and os.path.abspath(FLAGS.teacher),
         workers=workers,
     )
     claim = workdir.claim(
@@ -54,20 +60,23 @@ def main():
     )
     claim = contextlib.nullcontext() if worker else claim
     app.load_tensorflow()
+    from cpnas_tf import data
     from cpnas_tf.runs import checkpoints, history
 
     strategy = recipes.make_strategy()
     recipes.make_deterministic("training")
     images, test = recipes.load_images()
     run["images"] = record(images, test)
-    if FLAGS.warm_start:
-        trained.check_classes(FLAGS.warm_start, images.class_names)
+    for folder in filter(None, (FLAGS.warm_start, FLAGS.teacher)):
+        trained.check_classes(folder, images.class_names)
+    images, validation = config.call(data.hold_out, images, section="split")
     goes_on = checkpoints.has_checkpoint(FLAGS.workdir) and not FLAGS.overwrite
     planned = recipes.plan_training(
         genotype or FLAGS.model,
         images,
-        test,
+        validation or test,
         precision=precision,
+        teacher=FLAGS.teacher,
         strategy=strategy,
         warm_start=None if goes_on else FLAGS.warm_start,
     )
@@ -85,11 +94,15 @@ def main():
             "seconds": round(sum(row["seconds"] for row in epochs), 1),
         }
         files.write_json(os.path.join(FLAGS.workdir, "metrics.json"), metrics)
-    show(f"{precision}: test accuracy {metrics['val_accuracy']:.2%} ({FLAGS.workdir})")
+    part = "validation" if validation else "test"
+    show(f"{precision}: {part} accuracy {metrics['val_accuracy']:.2%} ({FLAGS.workdir})")
 
 
 if __name__ == "__main__":
     app.run(
         main,
-        sections=("strategy", "mixed_precision", "data", "network", "training", "child_parent"),
+        sections=(
+            *("strategy", "mixed_precision", "data", "split"),
+            *("network", "training", "child_parent"),
+        ),
     )

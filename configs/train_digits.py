@@ -16,6 +16,7 @@ def get_config():
             "strategy": "none",
             "mixed_precision": False,
             "data": {"name": "digits", "split": "train", "image_size": placeholder(int)},
+            "split": {"validation_images": placeholder(int), "seed": 0},
             "network": {"cells": 3, "channels": 16},
             "training": {
                 "epochs": 40,

@@ -21,12 +21,12 @@ def get_config(kind="plain"):
     if kind not in REAL_INPUTS:
         raise ValueError(f"the variant must be one of {', '.join(REAL_INPUTS)}, received: {kind!r}")
     network = {"cells": 10, "channels": 102, "stem": "imagenet", "drop_path": 0.0}
-    loss = {"filter_weight": 1e-3, "centre_weight": 1e-1, "warmup_epochs": 0, "pooled": True}
     return ConfigDict(
         {
             "strategy": "none",
             "mixed_precision": False,
             "data": {"name": "imagenet2012", "split": "train", "image_size": 224},
+            "split": {"validation_images": placeholder(int), "seed": 0},
             "network": {**network, "real_inputs": REAL_INPUTS[kind]},
             "training": {
                 "epochs": 250,
@@ -45,6 +45,6 @@ def get_config(kind="plain"):
                 "augmentation": {"crop_area": 0.08, "flip": True},
                 "seed": 0,
             },
-            "child_parent": loss,
+            "child_parent": {"filter_weight": 1e-3, "centre_weight": 1e-1, "pooled": True},
         }
     )

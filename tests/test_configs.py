@@ -36,7 +36,10 @@ FUNCTIONS = {
 }
 SECTIONS = {
     "search": {"method", "strategy", "data", "split", "search", "pc_darts"},
-    "train": {"strategy", "mixed_precision", "data", "network", "training", "child_parent"},
+    "train": {
+        *("strategy", "mixed_precision", "data", "split"),
+        *("network", "training", "child_parent"),
+    },
     "ablate": {
         *("grid", "data", "split", "search", "pc_darts"),
         *("network", "training", "child_parent"),
@@ -46,6 +49,7 @@ SECTIONS = {
 GIVEN = {
     *("data_dir", "images", "train", "validation", "genotype"),
     *("model", "input_shape", "classes", "precision", "child_parent", "warm_start"),
+    "teacher",
 }
 
 
@@ -53,7 +57,12 @@ def get_config(name, *variant):
     return runpy.run_path(ROOT / "configs" / f"{name}.py")["get_config"](*variant)
 
 
-def check_sections(config):
+def functions_of(command):
+    """The function that each section of a command's config is for."""
+    return {**FUNCTIONS, "split": data.hold_out} if command == "train" else FUNCTIONS
+
+
+def check_sections(config, functions=FUNCTIONS):
     """Expects each key to be a parameter of the function that the section's name stands for."""
     for name, section in config.items():
         if name == "strategy":
@@ -65,8 +74,8 @@ def check_sections(config):
         if name == "method":
             assert section in METHODS
             continue
-        assert name in FUNCTIONS, f"unknown section {name!r}"
-        parameters = inspect.signature(FUNCTIONS[name]).parameters
+        assert name in functions, f"unknown section {name!r}"
+        parameters = inspect.signature(functions[name]).parameters
         given = GIVEN - {"precision"} if name == "pc_darts" else GIVEN
         assert set(section) <= set(parameters) - given, f"unknown keys in {name!r}"
         for key, parameter in parameters.items():
@@ -84,7 +93,7 @@ def test_config(path):
         config = get_config(path.stem, *variant)
         assert type(config) is ConfigDict
         assert set(config) == SECTIONS[command]
-        check_sections(config)
+        check_sections(config, functions_of(command))
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 50
     docstring = inspect.cleandoc(runpy.run_path(path)["__doc__"])
@@ -161,6 +170,7 @@ def test_train_cifar10_is_the_papers():
         "strategy": "none",
         "mixed_precision": False,
         "data": {"name": "cifar10", "split": "train", "image_size": None},
+        "split": {"validation_images": None, "seed": 0},
         "network": {"cells": 10, "channels": 56, "drop_path": 0.0},
         "training": {
             "epochs": 600,
@@ -250,7 +260,7 @@ def test_ablate_digits_is_the_quickstarts():
     own = {"search": {"beta", "seed"}, "pc_darts": {"seed"}, "training": {"seed"}}
     for name in ("search_digits", "train_digits"):
         config = get_config(name)
-        for section in set(config) & set(ablation):
+        for section in (set(config) & set(ablation)) - ({"split"} if "train" in name else set()):
             function, expected = FUNCTIONS[section], config[section].to_dict()
             for key in own.get(section, ()):
                 assert key not in ablation[section]

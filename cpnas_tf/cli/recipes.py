@@ -57,7 +57,9 @@ def load_images():
     return images, test
 
 
-def plan_training(network, images, test, *, precision="child", strategy=None, **given):
+def plan_training(
+    network, images, test, *, precision="child", strategy=None, teacher=None, **given
+):
     """Builds a network and plans its training, by the config's sections.
 
     Args:
@@ -65,6 +67,7 @@ def plan_training(network, images, test, *, precision="child", strategy=None, **
         images, test: what to train and to validate on.
         precision: of a genotype's network, "child" or "parent"; a child has the Child-Parent loss.
         strategy: the `tf.distribute.Strategy` to train under; by default one device.
+        teacher: the workdir of a finished training to learn from as well, or None.
         given: arguments of `training.Training` that do not come from the config.
 
     Returns:
@@ -76,6 +79,7 @@ def plan_training(network, images, test, *, precision="child", strategy=None, **
     import tensorflow as tf
 
     from cpnas_tf.networks import cells, reference
+    from cpnas_tf.runs.trained import TrainedRun
     from cpnas_tf.training import ChildParentLoss, Training
 
     shape = {"input_shape": images.image_shape, "classes": images.classes}
@@ -86,6 +90,8 @@ def plan_training(network, images, test, *, precision="child", strategy=None, **
         else:
             shape["precision"] = precision
             model = call(cells.build_network, network, section="network", **shape)
+        if teacher is not None:
+            given["teacher"] = TrainedRun(teacher, data_dir=FLAGS.data_dir).network()
     loss = call(ChildParentLoss, section="child_parent")
     given["child_parent"] = loss if precision == "child" else None
     return call(Training, model, images, section="training", validation=test, **given)

@@ -6,6 +6,7 @@ from cpnas_tf.data.streams import (
     AnyImages,
     batches,
     evaluation_batches,
+    hold_out,
     split_for_search,
     steps_per_epoch,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "batches",
     "describe",
     "evaluation_batches",
+    "hold_out",
     "load",
     "split_for_search",
     "steps_per_epoch",

@@ -9,7 +9,6 @@ The layout is that of TFDS's `ImageFolder`; each split's is the one that Keras's
 
 import concurrent.futures
 import contextlib
-import logging
 import math
 import os
 import stat
@@ -18,6 +17,7 @@ import warnings
 import zlib
 
 import numpy as np
+from absl import logging
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cpnas_tf.data.augmentation import centre_window, resize

@@ -51,6 +51,39 @@ def split_for_search(
     return drawn[0], drawn[1]
 
 
+def hold_out(
+    images: AnyImages, *, validation_images: int | None = None, seed: int = 0
+) -> tuple[AnyImages, AnyImages | None]:
+    """Splits a validation part off the images of a training.
+
+    What is chosen by the validation images (an epoch, a setting) then never sees the test images.
+
+    Args:
+        images: `Images`.
+        validation_images: how many to validate on; None for none.
+        seed: of the split.
+
+    Returns:
+        `(train, validation)`, of the type of `images`; validation is None if there is none.
+
+    Raises:
+        ValueError: if there are not more images than that.
+    """
+    if validation_images is None:
+        return images, None
+    if not 0 < validation_images < len(images):
+        raise ValueError(
+            f"validation_images must be 1 to {len(images) - 1} of the {len(images)} training "
+            f"images, received: {validation_images}"
+        )
+    return split_for_search(
+        images,
+        train_images=len(images) - validation_images,
+        validation_images=validation_images,
+        seed=seed,
+    )
+
+
 def _part(name, total, fraction, count):
     size = int(round(fraction * total, 6)) if count is None else count
     if size < 1:

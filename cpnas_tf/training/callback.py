@@ -5,7 +5,6 @@ import os
 import time
 from typing import Any
 
-import larq as lq
 import numpy as np
 import tensorflow as tf
 
@@ -18,6 +17,7 @@ from cpnas_tf.runs.checkpoints import Checkpoints, network_parts
 from cpnas_tf.runs.progress import Progress
 from cpnas_tf.runs.tensorboard import Summaries
 from cpnas_tf.training.child_parent import ChildParentLoss
+from cpnas_tf.training.flips import SignFlips
 
 _SAVE_SECONDS = 600  # an epoch may take hours
 
@@ -58,10 +58,8 @@ class EpochCallback(tf.keras.callbacks.Callback):
         self._epochs, self._steps, self._batch_size = epochs, steps, batch_size
         self._early_stopping = early_stopping
         self._strategy = model.distribute_strategy
-        self._kernels = [kernel for kernel, _ in one_bit_kernels(model)]
-        self._flips = lq.metrics.FlipRatio()
-        if self._kernels:
-            self._count_flips()
+        kernels = [kernel for kernel, _ in one_bit_kernels(model)]
+        self._flips = SignFlips(kernels) if kernels else None
         self._means = self._build_means()
         self._running: list[np.ndarray] | None = None
 
@@ -114,7 +112,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
             **network_parts(self._network),
             trained=self._trained,
             means=self._means,
-            flips=self._flips,
+            **({} if self._flips is None else {"flips": self._flips}),
             **({} if centres is None else {"centres": centres}),
         )
         # The history; the logs of an epoch that is yet to be validated; its seconds so far.
@@ -164,8 +162,8 @@ class EpochCallback(tf.keras.callbacks.Callback):
         self._state.record["seconds"] = time.monotonic() - self._clock
         logs = self._renamed(logs)
         logs["learning_rate"] = float(tf.convert_to_tensor(self._trained.optimizer.learning_rate))
-        if self._kernels:
-            logs["flip_ratio"] = self._count_flips()
+        if self._flips:
+            logs["flip_ratio"], logs["total_flip_ratio"] = self._flips.count()
         self._state.record["logs"] = logs
         self._finish_epoch()
 
@@ -208,18 +206,6 @@ class EpochCallback(tf.keras.callbacks.Callback):
 
     def _variables(self):
         return [variable for mean in self._means for variable in mean.variables]
-
-    def _count_flips(self):
-        """The share of 1-bit weights whose sign is another than at the call before."""
-        signs = [
-            tf.reshape(tf.where(tf.convert_to_tensor(kernel) < 0, -1, 1), [-1])
-            for kernel in self._kernels
-        ]
-        self._flips.update_state(tf.concat(signs, axis=0))
-        ratio = float(self._flips.result())
-        self._flips.reset_state()
-        self._flips.update_state(tf.concat(signs, axis=0))
-        return ratio
 
 
 def _check_finite(row):

@@ -11,15 +11,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from cpnas_tf import devices
 from cpnas_tf.data import AnyImages, streams
 from cpnas_tf.networks.cells import add_auxiliary_tower
+from cpnas_tf.networks.quantizers import one_bit_kernels
 from cpnas_tf.runs.checkpoints import has_checkpoint, load_weights
 from cpnas_tf.runs.progress import check_verbose
 from cpnas_tf.training.callback import EpochCallback
 from cpnas_tf.training.child_parent import ChildParentLoss
+from cpnas_tf.training.distillation import check_distillation, taught_by
 from cpnas_tf.training.optimizers import check_optimizer, make_optimizer
+
+# A child of which fewer weights flipped is a random one with trained batch normalization.
+FEW_FLIPS = 0.01
 
 
 class Training:
@@ -39,7 +45,9 @@ class Training:
         epochs: how often to go through `images`.
         batch_size: images a step, of all replicas together.
         optimizer, learning_rate, momentum, weight_decay, gradient_clip: see `make_optimizer`.
+        warmup_epochs: over how many epochs the learning rate rises from 0, before the cosine.
         decay_batch_norm: whether weight decay is on batch normalization's parameters, too.
+        decay_binary_kernels: whether it is on the latent weights of 1-bit kernels, too.
         label_smoothing: the share of a label that is spread over all classes, in [0, 1).
         auxiliary_weight: of the loss of an auxiliary tower (see `add_auxiliary_tower`)
             that is trained beside the classifier and left out elsewhere; 0 for none.
@@ -50,6 +58,10 @@ class Training:
         steps_per_execution: steps that run without coming back to Python.
         augmentation: keyword arguments of `data.augmentation.augment`.
         child_parent: a `ChildParentLoss`, or None to train with cross-entropy alone.
+        teacher: a trained network to learn from as well, a Keras model from the same images to
+            logits, made under the same strategy; see `distillation`.
+        teacher_weight: its share of the loss, in [0, 1]; 1 leaves the labels out.
+        temperature: of the softmax of teacher and network.
         warm_start: folder of another training of such a network, whose weights to start from.
         seed: of the order and the augmentation of the images.
 
@@ -72,7 +84,9 @@ class Training:
         learning_rate: float = 0.025,
         momentum: float = 0.9,
         weight_decay: float = 3e-4,
+        warmup_epochs: int = 0,
         decay_batch_norm: bool = True,
+        decay_binary_kernels: bool = True,
         gradient_clip: float = 5.0,
         label_smoothing: float = 0.0,
         auxiliary_weight: float = 0.0,
@@ -81,13 +95,21 @@ class Training:
         steps_per_execution: int = 1,
         augmentation: Mapping[str, Any] | None = None,
         child_parent: ChildParentLoss | None = None,
+        teacher: tf.keras.Model | None = None,
+        teacher_weight: float = 1.0,
+        temperature: float = 1.0,
         warm_start: str | os.PathLike[str] | None = None,
         seed: int = 0,
     ) -> None:
         self.model, self._strategy = model, model.distribute_strategy
         self._epochs, self._child_parent = epochs, child_parent
         _check_settings(
-            epochs, label_smoothing, auxiliary_weight, early_stopping, steps_per_execution
+            epochs,
+            warmup_epochs,
+            label_smoothing,
+            auxiliary_weight,
+            early_stopping,
+            steps_per_execution,
         )
         _check_devices(self._strategy, batch_size, jit_compile)
         settings = {
@@ -105,22 +127,35 @@ class Training:
             epochs=epochs,
             augmentation=augmentation,
         )
+        teaching = {"weight": teacher_weight, "temperature": temperature}
+        if teacher is not None:
+            check_distillation(model, teacher, **teaching)
         self._stream()  # refuses an impossible batch size or augmentation
         self._steps = streams.steps_per_epoch(images, batch_size=batch_size)
-        if warm_start is not None:
+        self._is_warm = warm_start is not None
+        if self._is_warm:
             load_weights(model, warm_start)
         with devices.scope(self._strategy, policy=model.dtype_policy):
             self._trained = add_auxiliary_tower(model) if auxiliary_weight else model
             outputs = len(self._trained.outputs)
+            loss_weights = [1.0, auxiliary_weight][:outputs]
+            if teacher is not None:
+                self._trained = taught_by(
+                    teacher, self._trained, output_weights=loss_weights, **teaching
+                )
             self._trained.compile(
                 optimizer=make_optimizer(
                     optimizer,
                     steps=epochs * self._steps,
-                    without_decay=() if decay_batch_norm else _batch_norm_parameters(self._trained),
+                    warmup_steps=warmup_epochs * self._steps,
+                    without_decay=[
+                        *([] if decay_batch_norm else _batch_norm_parameters(self._trained)),
+                        *([] if decay_binary_kernels else _binary_kernels(model)),
+                    ],
                     **settings,
                 ),
                 loss=[_cross_entropy(label_smoothing)] * outputs,
-                loss_weights=[1.0, auxiliary_weight][:outputs],
+                loss_weights=loss_weights,
                 metrics=[["accuracy"], []][:outputs],
                 jit_compile=jit_compile,
                 steps_per_execution=steps_per_execution,
@@ -151,8 +186,9 @@ class Training:
 
         Returns:
             The rows of `history.csv`, a dict an epoch: losses, accuracies, the learning rate of the
-            last step, the share of 1-bit weights whose sign changed in the epoch (`flip_ratio`),
-            and speed. `val_loss` is the plain cross-entropy.
+            last step, the share of 1-bit weights whose sign changed in the epoch (`flip_ratio`)
+            and since the start (`total_flip_ratio`), and speed. `val_loss` is the plain
+            cross-entropy.
 
         Raises:
             ValueError: if the loss is not finite, or no checkpoint in `directory` can be read.
@@ -171,7 +207,18 @@ class Training:
             progress.save()
             raise
         devices.wait_for_all(self._strategy)
+        self._warn_of_still_signs(progress.rows[-1])
         return progress.rows
+
+    def _warn_of_still_signs(self, row):
+        """Warns of a child that is still the random one that it was."""
+        flipped = row.get("total_flip_ratio", 1.0)
+        if flipped < FEW_FLIPS and not self._is_warm and devices.is_chief(self._strategy):
+            logging.warning(
+                "only %.2g%% of the 1-bit weights changed their sign since the start: the network "
+                "hardly trained; a higher learning_rate or optimizer=adam moves more",
+                100 * flipped,
+            )
 
     def _fit(self, *, until):
         """Trains from where the training stands to the end of an epoch."""
@@ -251,9 +298,16 @@ def _check_devices(strategy, batch_size, jit_compile):
         raise ValueError(f"jit_compile is for one device, received: a strategy of {replicas}")
 
 
-def _check_settings(epochs, label_smoothing, auxiliary_weight, early_stopping, steps_per_execution):
+def _check_settings(
+    epochs, warmup_epochs, label_smoothing, auxiliary_weight, early_stopping, steps_per_execution
+):
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, received: {epochs}")
+    if not 0 <= warmup_epochs < epochs:
+        raise ValueError(
+            f"warmup_epochs must be at least 0 and less than the {epochs} epochs, "
+            f"received: {warmup_epochs}"
+        )
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), received: {label_smoothing}")
     if not 0 <= auxiliary_weight < math.inf:
@@ -292,3 +346,7 @@ def _batch_norm_parameters(model):
     kind = tf.keras.layers.BatchNormalization
     layers = [module for module in model.submodules if isinstance(module, kind)]
     return [variable for layer in layers for variable in layer.trainable_variables]
+
+
+def _binary_kernels(model):
+    return [kernel for kernel, _ in one_bit_kernels(model)]

@@ -68,6 +68,7 @@ def check_optimizer(
 def make_optimizer(
     name: str,
     *,
+<<<<<<< HEAD
     learning_rate: float,
     steps: int,
     momentum: float = 0.9,
@@ -75,12 +76,23 @@ def make_optimizer(
     without_decay: Collection[tf.Variable] = (),
     gradient_clip: float = 0.0,
 ) -> tf.keras.optimizers.Optimizer:
+=======
+    learning_rate,
+    steps,
+    warmup_steps=0,
+    momentum=0.9,
+    weight_decay=0.0,
+    without_decay=(),
+    gradient_clip=0.0,
+):
+>>>>>>> 3ac0fee (A trained network as teacher; signs flipped since the start; warm-up; validation images held out of the training set)
     """The optimizer of a training run: SGD or Adam under a cosine schedule, with L2 and clipping.
 
     Args:
         name: "sgd" or "adam".
-        learning_rate: at the first step.
-        steps: the number of steps after which the learning rate is 0.
+        learning_rate: at the first step, or at the end of the warm-up.
+        steps: the number of steps after which the learning rate is 0, warm-up included.
+        warmup_steps: over how many of them the learning rate first rises linearly from 0.
         momentum: of SGD; Adam has its own.
         weight_decay: L2 on all variables but those of `without_decay`.
         without_decay: variables without L2.
@@ -96,7 +108,7 @@ def make_optimizer(
         weight_decay=weight_decay,
         gradient_clip=gradient_clip,
     )
-    schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    schedule = _cosine(learning_rate, steps, warmup_steps)
     # On a GPU Keras would have XLA compile the update of each of a network's hundreds of variables
     # alone; `jit_compile` of the model compiles them together.
     settings: dict[str, Any] = {
@@ -110,3 +122,12 @@ def make_optimizer(
         optimizer = SGD(schedule, momentum=momentum, **settings)
     optimizer.exclude_from_weight_decay(var_list=list(without_decay))
     return optimizer
+
+
+def _cosine(learning_rate, steps, warmup_steps):
+    schedule = tf.keras.optimizers.schedules.CosineDecay
+    if not warmup_steps:
+        return schedule(learning_rate, steps)
+    return schedule(
+        0.0, steps - warmup_steps, warmup_target=learning_rate, warmup_steps=warmup_steps
+    )
