@@ -68,24 +68,14 @@ def check_optimizer(
 def make_optimizer(
     name: str,
     *,
-<<<<<<< HEAD
     learning_rate: float,
     steps: int,
+    warmup_steps: int = 0,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     without_decay: Collection[tf.Variable] = (),
     gradient_clip: float = 0.0,
 ) -> tf.keras.optimizers.Optimizer:
-=======
-    learning_rate,
-    steps,
-    warmup_steps=0,
-    momentum=0.9,
-    weight_decay=0.0,
-    without_decay=(),
-    gradient_clip=0.0,
-):
->>>>>>> 3ac0fee (A trained network as teacher; signs flipped since the start; warm-up; validation images held out of the training set)
     """The optimizer of a training run: SGD or Adam under a cosine schedule, with L2 and clipping.
 
     Args:

@@ -48,7 +48,7 @@ from cpnas_tf.networks import reference
 OPTIONS = {
     "search": {"config", "workdir", "data_dir", "dry_run", "overwrite"},
     "train": {
-        *("config", "genotype", "workdir", "precision", "model", "warm_start", "data_dir"),
+        *("config", "genotype", "workdir", "precision", "model", "teacher", "warm_start", "data_dir"),
         "overwrite",
     },
     "evaluate": {"workdir", "data_dir", "overwrite"},

@@ -503,3 +503,24 @@ class TestEvaluationBatches:
     def test_impossible_batch_size(self, batch_size):
         with pytest.raises(ValueError, match=f"batch_size must be at least 1, .*{batch_size}"):
             data.evaluation_batches(numbered_images(3), batch_size=batch_size)
+
+
+class TestHoldOut:
+    IMAGES = data.Images(
+        np.arange(20 * 64).reshape(20, 8, 8, 1).astype(np.uint8), np.arange(20) % 2, ("a", "b")
+    )
+
+    def test_none(self):
+        assert data.hold_out(self.IMAGES) == (self.IMAGES, None)
+
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_a_part(self, seed):
+        train, validation = data.hold_out(self.IMAGES, validation_images=6, seed=seed)
+        assert (len(train), len(validation)) == (14, 6)
+        pixels = {image.tobytes() for part in (train, validation) for image in part.images}
+        assert pixels == {image.tobytes() for image in self.IMAGES.images}
+
+    @pytest.mark.parametrize("count", [0, -1, 20, 21])
+    def test_more_than_there_is(self, count):
+        with pytest.raises(ValueError, match=f"validation_images must be 1 to 19 .*: {count}"):
+            data.hold_out(self.IMAGES, validation_images=count)

@@ -245,7 +245,9 @@ class TestTold:
         history = train_child(model, tmp_path, learning_rate=0.5)
         seen.append(signs())
         expected = [np.mean(seen[i] != seen[i + 1]) for i in range(EPOCHS)]
+        total = [np.mean(seen[0] != seen[i + 1]) for i in range(EPOCHS)]
         assert [row["flip_ratio"] for row in history] == pytest.approx(expected, abs=1e-6)
+        assert [row["total_flip_ratio"] for row in history] == pytest.approx(total, abs=1e-6)
         assert max(expected) > 0
 
     def test_speed_and_progress(self, finished, tmp_path, capsys):

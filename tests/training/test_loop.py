@@ -33,6 +33,7 @@ from small_training import (
 from cpnas_tf import data, devices, training
 from cpnas_tf.data import datasets
 from cpnas_tf.networks.operations import DropPath
+from cpnas_tf.networks.quantizers import one_bit_kernels
 from cpnas_tf.runs.history import TIMES, read
 from cpnas_tf.training import loop
 
@@ -185,6 +186,33 @@ class TestOptions:
         plain, decayed = ({v.name: v.numpy() for v in m.trainable_variables} for m in models)
         assert np.abs(decayed["convolution/kernel:0"] - plain["convolution/kernel:0"]).min() > 0
         assert np.array_equal(decayed["bn/gamma:0"], plain["bn/gamma:0"]) is not decay
+
+    @pytest.mark.parametrize("decay", [True, False])
+    def test_weight_decay_may_leave_1_bit_kernels_out(self, tmp_path, decay):
+        models = [child_model(), child_model()]
+        for model, weight_decay in zip(models, (0.0, 0.1), strict=True):
+            settings = {"weight_decay": weight_decay, "decay_binary_kernels": decay}
+            train(model, tmp_path / str(weight_decay), epochs=1, gradient_clip=1e-9, **settings)
+        plain, decayed = (
+            {v.name: v.numpy() for v in model.trainable_variables} for model in models
+        )
+        assert (
+            np.abs(decayed["stem_convolution/kernel:0"] - plain["stem_convolution/kernel:0"]).min()
+            > 0
+        )
+        one_bit = [kernel.name for kernel, _ in one_bit_kernels(models[0])]
+        assert one_bit
+        for name in one_bit:
+            assert np.array_equal(decayed[name], plain[name]) is not decay
+
+    def test_a_child_that_hardly_trains_is_warned_of(self, tmp_path, caplog):
+        rows = train(child_model(), tmp_path / "still", epochs=1, learning_rate=1e-9)
+        assert rows[-1]["total_flip_ratio"] < 0.01
+        assert "only 0% of the 1-bit weights changed their sign since the start" in caplog.text
+        caplog.clear()
+        rows = train(child_model(), tmp_path / "moving", optimizer="adam", learning_rate=0.5)
+        assert rows[-1]["total_flip_ratio"] > 0.01
+        assert "changed their sign" not in caplog.text
 
     def test_steps_per_execution_change_nothing(self, tmp_path, finished_child):
         model, loss = child_model(), child_loss()

@@ -119,3 +119,15 @@ class TestOptimizer:
     def test_refuses(self, settings, message):
         with pytest.raises(ValueError, match=f"^{message}$"):
             make_optimizer(**{"name": "sgd", "learning_rate": 1, "steps": 1, **settings})
+
+
+def test_the_learning_rate_rises_over_the_warm_up_and_follows_a_cosine_to_0():
+    optimizer = make_optimizer("sgd", learning_rate=0.2, momentum=0.0, steps=10, warmup_steps=4)
+    variable, found = tf.Variable(0.0), []
+    for _ in range(11):
+        before = float(variable)
+        optimizer.apply_gradients([(tf.constant(1.0), variable)])
+        found.append(before - float(variable))
+    rising = [0.2 * step / 4 for step in range(4)]
+    falling = [0.1 * (1 + math.cos(math.pi * step / 6)) for step in range(7)]
+    np.testing.assert_allclose(found, [*rising, *falling], atol=1e-6)
