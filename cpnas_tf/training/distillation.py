@@ -74,7 +74,9 @@ class TaughtModel(tf.keras.Model):
         self._output_weights = output_weights
         self._mean = tf.keras.metrics.Mean("distillation")
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None) -> tf.Tensor:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None
+    ) -> tf.Tensor:
         compiled = super().compute_loss(x, y, y_pred, sample_weight)
         taught = self._ask(x)
         losses = [
@@ -90,7 +92,7 @@ class TaughtModel(tf.keras.Model):
         compiled = tf.cast(compiled, tf.float32)
         return (1 - self._share) * compiled + self._share * total / replicas
 
-    def train_step(self, data) -> dict[str, Any]:
+    def train_step(self, data: Any) -> dict[str, Any]:
         logs = super().train_step(data)
         total = (1 - self._share) * logs["loss"] + self._share * logs["distillation"]
         return {**logs, "loss": total}

@@ -48,7 +48,8 @@ from cpnas_tf.networks import reference
 OPTIONS = {
     "search": {"config", "workdir", "data_dir", "dry_run", "overwrite"},
     "train": {
-        *("config", "genotype", "workdir", "precision", "model", "teacher", "warm_start", "data_dir"),
+        *("config", "genotype", "workdir", "precision", "model", "data_dir"),
+        *("teacher", "warm_start"),
         "overwrite",
     },
     "evaluate": {"workdir", "data_dir", "overwrite"},
