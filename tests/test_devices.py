@@ -148,6 +148,15 @@ def test_two_devices_and_two_processes_search_alike(tmp_path):
     assert results(tmp_path / "workers") == results(tmp_path / "mirrored")
     assert len(results(tmp_path / "workers")[0]) == 1 + 3 + 2
 
+    (tmp_path / "workers" / "genotype.json").unlink()
+    for file in (tmp_path / "workers" / "checkpoints").glob("ckpt-00005-*"):
+        file.unlink()
+    chief, worker = run_workers(tmp_path / "workers", *arguments)
+    assert (chief.code, chief.stderr, worker.code, worker.stderr) == (0, "", 0, "")
+    (line,) = [line for line in chief.stdout.splitlines() if line.startswith("[")]
+    assert line.startswith("[  5/5] ")
+    assert results(tmp_path / "workers") == results(tmp_path / "mirrored")
+
     config = tmp_path / "workers" / "config.json"
     run = json.loads(config.read_text())
     assert run["workers"] == 2

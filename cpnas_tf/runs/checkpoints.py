@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 from absl import logging
@@ -52,8 +53,7 @@ class Checkpoints:
         self._is_chief = devices.is_chief(strategy)
         self.record = {}
         self._saved = None
-        with tf.device("CPU"):
-            self._record = tf.Variable("", dtype=tf.string)
+        self._record = _make_text()
         self._checkpoint = tf.train.Checkpoint(record=self._record, **parts)
         write = self._write_on_the_host
         self._write = tf.function(write, autograph=False) if in_graph else write
@@ -139,6 +139,21 @@ class Checkpoints:
                 os.replace(os.path.join(partial, file), os.path.join(self._folder, file))
             _remove_others(self._folder, _paths(self._folder)[:_KEPT])
         self._saved = name
+
+
+def _make_text():
+    """A variable of text on the host, of this process alone.
+
+    In a scope of `tf.distribute`, which holds for its thread, several workers would share it, and
+    text cannot be sent between them.
+    """
+
+    def make():
+        with tf.device("CPU"):
+            return tf.Variable("", dtype=tf.string)
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(make).result()
 
 
 def has_checkpoint(directory):

@@ -50,7 +50,6 @@ class ChildParentTuner(BaseTuner):
         verbose = progress.check_verbose(verbose)
         self.pair, self.seconds = pair, []
         self._folder, self._is_chief = os.fspath(directory), devices.is_chief(pair.strategy)
-        devices.wait_for_all(pair.strategy)
         self._checkpoints = Checkpoints(
             self._folder,
             strategy=pair.strategy,
