@@ -16,8 +16,6 @@ KERASTUNER_TUNER_ID=worker0 python bin/ablate.py --config=configs/FILE.py --work
 A process of them that ended before the last run is done has to be started again.
 """
 
-import contextlib
-
 from absl import flags
 
 from cpnas_tf.catalogue import method_sections
@@ -51,7 +49,8 @@ def main():
     part = grid.role()
     runs = config.call(grid.make_grid, section="grid")
     find, train = recipes.plan_ablation(run)
-    with contextlib.nullcontext() if part == "worker" else claim:
+    joined = workdir.joined(FLAGS.workdir, run, overwrite=FLAGS.overwrite)
+    with joined if part == "worker" else claim:
         grid.ablate(runs, find=find, train=train, directory=FLAGS.workdir)
         if part != "worker":
             show(table.text(table.write(FLAGS.workdir)))

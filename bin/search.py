@@ -47,7 +47,8 @@ def main():
             written=workdir.SEARCH,
             overwrite=FLAGS.overwrite,
         )
-        claim = claim if worker else owned
+        joined = workdir.joined(FLAGS.workdir, run, overwrite=FLAGS.overwrite)
+        claim = joined if worker else owned
     app.load_tensorflow()
     strategy = recipes.make_strategy()
     recipes.make_deterministic(method.section)

@@ -12,7 +12,6 @@ training that was stopped goes on with the same command. --config.strategy=mirro
 of the machine, multi_worker those of several: see cpnas_tf/devices.py.
 """
 
-import contextlib
 import dataclasses
 import os
 
@@ -58,7 +57,8 @@ def main():
         written=workdir.TRAINING,
         overwrite=FLAGS.overwrite,
     )
-    claim = contextlib.nullcontext() if worker else claim
+    if worker:
+        claim = workdir.joined(FLAGS.workdir, run, overwrite=FLAGS.overwrite)
     app.load_tensorflow()
     from cpnas_tf import data
     from cpnas_tf.runs import checkpoints, history

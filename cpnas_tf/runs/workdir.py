@@ -89,6 +89,27 @@ def _claimed(workdir, run, result, written, overwrite):
                 os.unlink(config)
 
 
+@contextlib.contextmanager
+def joined(workdir, run, *, overwrite=False):
+    """Takes part, as a worker, in a run whose chief claims the folder.
+
+    Args:
+        workdir, run: see `claim`.
+        overwrite: whether the chief may replace the record that is there now.
+
+    Raises:
+        ValueError: if the run's images are others than the worker's.
+    """
+    old = None if overwrite else read(workdir)
+    other_images = old and images.difference(old.get("images"), run.get("images"))
+    if other_images:
+        raise ValueError(
+            f"{workdir} holds a run on other images ({other_images}): "
+            "a worker must read the same images as its chief"
+        )
+    yield
+
+
 def read(workdir):
     """The record of a folder's run; None if the folder holds none.
 

@@ -356,6 +356,8 @@ class TestAblate:
         value = forget_an_image(folder)
         arguments = (*ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
         check_refused(folder, "ablate", *arguments, value=value)
+        part = functools.partial(take_part, "worker0", 8000)
+        check_refused(folder, "ablate", *arguments, value=value, before=part)
 
     def test_pc_darts_joins_it(self, ablation, tmp_path, data_dir):
         folder = shutil.copytree(ablation, tmp_path / "extended")

@@ -160,6 +160,19 @@ class TestClaim:
             (unfinished / "search.csv").write_text("new")
         assert json.loads((unfinished / "config.json").read_text()) == record_of(here)
 
+    def test_a_worker_of_other_images_is_refused(self, unfinished):
+        there, here = ({**RUN, "images": images_of(count)} for count in (8, 9))
+        work(unfinished, run=there)
+        with pytest.raises(ValueError, match="8 images there, 9 images here.: a worker must read"):
+            workdir.joined(unfinished, here).__enter__()
+        for run, options in ((there, {}), (RUN, {}), (here, {"overwrite": True})):
+            with workdir.joined(unfinished, run, **options):
+                pass
+
+    def test_a_worker_may_come_before_its_chief(self, tmp_path):
+        with workdir.joined(tmp_path / "run", {**RUN, "images": images_of(8)}):
+            assert os.listdir(tmp_path) == []
+
     def test_images_may_be_known_only_when_the_folder_is_taken(self, unfinished):
         work(unfinished, run={**RUN, "images": images_of(8)})
         run = dict(RUN)
