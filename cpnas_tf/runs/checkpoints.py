@@ -24,7 +24,8 @@ from cpnas_tf.errors import first_line
 from cpnas_tf.files import plain_path, remove
 
 _KEPT = 2
-_OURS = re.compile(r"ckpt-\d{5}-\d{9}\.(index|data-|partial)")  # the rest in the folder is a user's
+# The names of checkpoints' files; all others in the folder are a user's.
+_OURS = re.compile(r"ckpt-(\d{5,})-(\d{9,})\.(index|data-[^.]*|partial)")
 # How TensorFlow says that a file is broken, and that its variables are others than expected.
 _BROKEN = (tf.errors.OpError, IndexError, ValueError)
 _OTHERS = (tf.errors.OpError, AssertionError, ValueError)
@@ -215,8 +216,10 @@ def _paths(folder):
     The files themselves are asked: TensorFlow's `CheckpointManager` takes a broken record of them
     for none, and would begin anew.
     """
-    pattern = os.path.join(glob.escape(folder), f"ckpt-{'[0-9]' * 5}-{'[0-9]' * 9}.index")
-    return [path.removesuffix(".index") for path in sorted(glob.glob(pattern), reverse=True)]
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    matches = [match for match in map(_OURS.fullmatch, names) if match and match[3] == "index"]
+    matches.sort(key=lambda match: (int(match[1]), int(match[2])), reverse=True)
+    return [os.path.join(folder, match[0].removesuffix(".index")) for match in matches]
 
 
 def _check(path):
@@ -233,5 +236,5 @@ def _remove_others(folder, kept):
     prefixes = tuple(f"{os.path.basename(path)}." for path in kept)
     for name in os.listdir(folder):
         is_kept = name.startswith(prefixes) and not name.endswith(".partial")
-        if _OURS.match(name) and not is_kept:
+        if _OURS.fullmatch(name) and not is_kept:
             remove(os.path.join(folder, name))

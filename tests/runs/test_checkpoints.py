@@ -150,6 +150,7 @@ def test_a_users_files_beside_the_states_are_kept(saved, tmp_path):
     assert state.restore()
     state.save(epochs=3, steps=9)
     assert restored(saved) == 2
+    assert (folder / f"{NAMES[2]}.index").exists()
     assert {(folder / name).read_text() for name in names} == {"mine"}
     assert (folder / "link" / "ckpt-00001-000000003.partial").read_text() == "mine"
 
@@ -186,8 +187,10 @@ def test_what_is_saved_is_restored_bit_by_bit(tmp_path, caplog):
     record = {"accuracies": [[0.1, 1 / 3]], "epochs": 100_000, "name": "\u00e9", "none": None}
     saved = make_checkpoints(tmp_path, values=[tf.Variable(array) for array in arrays])
     saved.record = record
-    for epochs in (9, 10, 100_000):
+    for epochs in (9, 10, 99_999, 100_000):
         saved.save(epochs=epochs, steps=3 * epochs)
+    names = {name.partition(".")[0] for name in os.listdir(tmp_path / "checkpoints")}
+    assert names == {"ckpt-99999-000299997", "ckpt-100000-000300000"}
     values = [tf.Variable(np.zeros_like(array)) for array in arrays]
     found = make_checkpoints(tmp_path, values=values)
     assert found.restore()
