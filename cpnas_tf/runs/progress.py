@@ -143,7 +143,7 @@ def plan(*, operations: int, rounds: int, images: int, estimate: Mapping[str, An
         operations: K at the start.
         rounds: T.
         images: that an architecture is trained on.
-        estimate: as `ChildParentTuner.estimate` gives it.
+        estimate: as `Pair.estimate` gives it.
     """
     kept = range(operations, 1, -1)
     stages = [*enumerate(kept), ("total", "")]
@@ -173,7 +173,7 @@ def plan_epochs(
         epochs: of the whole search.
         warmup_epochs: those that train the weights alone.
         images: that it trains on, in all epochs.
-        estimate: as `PCDarts.estimate` gives it.
+        estimate: as `PCDarts.plan` measures it.
     """
     return (
         f"{epochs} epochs on {images:,} images in all, the first {warmup_epochs} of the weights "
