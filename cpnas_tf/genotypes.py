@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cpnas_tf.files import write_atomically
 
@@ -87,10 +87,10 @@ class Genotype:
             object.__setattr__(self, cell, tuple(names))
 
     @classmethod
-    def from_choices(cls, choices: Sequence[str]) -> Genotype:
+    def from_choices(cls, choices: Iterable[str]) -> Genotype:
         """Makes a genotype of 28 names, the normal cell's 14 first."""
-        choices = tuple(choices)
-        return cls(choices[: len(EDGES)], choices[len(EDGES) :])
+        names = tuple(choices)
+        return cls(names[: len(EDGES)], names[len(EDGES) :])
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ import os
 import socket
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import grpc
 import keras_tuner
@@ -45,8 +47,12 @@ from cpnas_tf.runs.progress import check_verbose, show
 
 
 def make_grid(
-    *, methods=tuple(METHODS), betas=(2.0,), search_seeds=(0, 1, 2, 3, 4), training_seeds=(0, 1, 2)
-):
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    betas: Sequence[float] = (2.0,),
+    search_seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    training_seeds: Sequence[int] = (0, 1, 2),
+) -> keras_tuner.HyperParameters:
     """The points of an ablation as keras-tuner's hyperparameters.
 
     A method and its beta_P are one string such as "cpnas-beta0.33", because keras-tuner rounds
@@ -101,7 +107,7 @@ def _is_seed(value):
     return type(value) is int and 0 <= value < 2**32
 
 
-def role():
+def role() -> str:
     """This process's role: "alone", "chief" or "worker".
 
     Raises:
@@ -138,7 +144,7 @@ class AblationOracle(GridSearchOracle):
         grid: as `make_grid` makes it.
     """
 
-    def __init__(self, grid):
+    def __init__(self, grid: keras_tuner.HyperParameters) -> None:
         super().__init__(
             objective=keras_tuner.Objective("accuracy", "max"),
             hyperparameters=grid,
@@ -146,14 +152,14 @@ class AblationOracle(GridSearchOracle):
         )
         self.verbose = 0
 
-    def populate_space(self, trial_id):
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The next point of the grid; keras-tuner would wait for the end of the previous one."""
         response = super().populate_space(trial_id)
         if response["status"] == TrialStatus.RUNNING:
             self._populate_next.append(trial_id)
         return response
 
-    def end_trial(self, trial):
+    def end_trial(self, trial: Any) -> None:
         """Takes the result of a trial, unless a restarted chief does not know it.
 
         Such a chief will hand out the same point again, and its result is read from its file.
@@ -176,16 +182,25 @@ class AblationTuner(BaseTuner):
         verbose: 0 shows nothing; 1, 2 and "auto" show a line per run.
     """
 
-    def __init__(self, grid, *, find, train, directory, own_directory, verbose="auto"):
+    def __init__(
+        self,
+        grid: keras_tuner.HyperParameters,
+        *,
+        find: Callable[..., dict[str, Any]],
+        train: Callable[..., dict[str, Any]],
+        directory: str | os.PathLike[str],
+        own_directory: str | os.PathLike[str],
+        verbose: int | str = "auto",
+    ) -> None:
         self._find, self._train, self._folder = find, train, os.fspath(directory)
         self._verbose = check_verbose(verbose)
         super().__init__(AblationOracle(grid), directory=own_directory, project_name="grid")
 
-    def pre_create_trial(self):
+    def pre_create_trial(self) -> None:
         """Pauses: while other workers do the last runs, keras-tuner polls without a delay."""
         time.sleep(0.1)
 
-    def run_trial(self, trial):
+    def run_trial(self, trial: Any) -> dict[str, float]:
         """Searches and trains, and returns the test accuracy.
 
         Raises:
@@ -236,7 +251,14 @@ def _make_or_read(folder, name, make, written):
         return read_json(path)
 
 
-def ablate(grid, *, find, train, directory, verbose="auto"):
+def ablate(
+    grid: keras_tuner.HyperParameters,
+    *,
+    find: Callable[..., dict[str, Any]],
+    train: Callable[..., dict[str, Any]],
+    directory: str | os.PathLike[str],
+    verbose: int | str = "auto",
+) -> None:
     """Does all unfinished runs of a grid, or this process's share of them.
 
     Args:

@@ -4,7 +4,12 @@ References:
     CP-NAS, Fig. 6: beta_P at the left, the methods at the right.
 """
 
+from __future__ import annotations
+
 import collections
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from cpnas_tf.ablation.table import CONFIDENCE, make_table, samples
 from cpnas_tf.catalogue import BASELINE
@@ -18,18 +23,40 @@ from cpnas_tf.plots.figures import (
     save_all,
 )
 
-BASELINE_STYLE = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 1, "zorder": 1}
-SEED_STYLE = {"color": CHILD_COLOUR, "alpha": 0.6, "marker": "o", "markersize": 4, "linewidth": 0}
-MEAN_STYLE = {"color": PARENT_COLOUR, "marker": "D", "markersize": 5, "linewidth": 1.8}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BASELINE_STYLE: dict[str, Any] = {
+    "color": INK,
+    "linestyle": (0, (4, 3)),
+    "linewidth": 1,
+    "zorder": 1,
+}
+SEED_STYLE: dict[str, Any] = {
+    "color": CHILD_COLOUR,
+    "alpha": 0.6,
+    "marker": "o",
+    "markersize": 4,
+    "linewidth": 0,
+}
+MEAN_STYLE: dict[str, Any] = {
+    "color": PARENT_COLOUR,
+    "marker": "D",
+    "markersize": 5,
+    "linewidth": 1.8,
+}
 
 
-def row_name(row):
+def row_name(row: Mapping[str, Any]) -> str:
     """The name of a table's row or of a run: its method, and beta_P if it has one."""
     beta = "" if row["beta"] is None else f", β\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{row['beta']:g}"
     return row["method"] + beta
 
 
-def plot_methods(rows, accuracies):
+def plot_methods(
+    rows: Sequence[Mapping[str, Any]],
+    accuracies: Mapping[tuple[str, float | None], Mapping[int, float]],
+) -> Figure:
     """Draws each row's test accuracy: every search seed, the mean and its interval.
 
     Args:
@@ -55,13 +82,16 @@ def plot_methods(rows, accuracies):
     return figure
 
 
-def has_betas(rows):
+def has_betas(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a method ran with more than one beta_P."""
     counts = collections.Counter(row["method"] for row in rows if row["beta"] is not None)
     return max(counts.values(), default=0) > 1
 
 
-def plot_betas(rows, accuracies):
+def plot_betas(
+    rows: Sequence[Mapping[str, Any]],
+    accuracies: Mapping[tuple[str, float | None], Mapping[int, float]],
+) -> Figure:
     """Draws the test accuracy of the rows that have a beta_P over it.
 
     Args:
@@ -121,7 +151,11 @@ def _finish(figure, axes, *, grid, baseline):
     figure.legend(handles=handles, ncols=len(handles), **style, **spacing)
 
 
-def plot(output, searches, runs):
+def plot(
+    output: str | os.PathLike[str],
+    searches: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, Any]],
+) -> list[str]:
     """Draws an ablation into a folder: `methods`, and `betas` if a method has several beta_P.
 
     Args:

@@ -5,7 +5,11 @@ References:
 """
 
 import itertools
+import os
+from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
+from xml.etree.ElementTree import Element
 
 from cpnas_tf.ablation.plots import has_betas, plot_betas, plot_methods, row_name
 from cpnas_tf.ablation.table import (
@@ -23,7 +27,7 @@ from cpnas_tf.reports.pages import NOTHING, assemble, read_run
 from cpnas_tf.runs.progress import duration
 
 
-def make_report(workdir):
+def make_report(workdir: str | os.PathLike[str]) -> bytes:
     """Makes the report of a finished or unfinished ablation.
 
     Args:
@@ -43,7 +47,9 @@ def make_report(workdir):
     return assemble("Ablation", workdir, run, sections(searches, runs, unfinished=unfinished))
 
 
-def sections(searches, runs, *, unfinished=0):
+def sections(
+    searches: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], *, unfinished: int = 0
+) -> list[Element]:
     """The sections of an ablation's report.
 
     Args:

@@ -12,7 +12,9 @@ References:
 import glob
 import math
 import os
+from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -33,7 +35,7 @@ _SEARCH = {**_KEY, "genotype": dict, "scores": (list, type(None)), **_COST}
 _RUN = {**_KEY, "training_seed": int, "accuracy": _NUMBER, "loss": _NUMBER, **_COST}
 
 
-def read(directory):
+def read(directory: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Reads the finished runs of an ablation.
 
     Args:
@@ -56,7 +58,7 @@ def read(directory):
     return list(searches.values()), list(runs.values())
 
 
-def count_unfinished(directory):
+def count_unfinished(directory: str | os.PathLike[str]) -> int:
     """The number of searches and trainings that have begun and not finished."""
     return sum(
         not os.path.exists(os.path.join(folder, name))
@@ -79,7 +81,7 @@ def _read_record(path, types):
     return record
 
 
-def write(directory):
+def write(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Writes `runs.csv`, `table.csv` and `table.json` from the finished runs of an ablation.
 
     Returns:
@@ -96,7 +98,9 @@ def write(directory):
     return rows
 
 
-def run_rows(searches, runs):
+def run_rows(
+    searches: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """One dict per run: its point of the grid, its results, and both costs."""
     by_search = {_search_key(search): search for search in searches}
     rows = []
@@ -117,7 +121,9 @@ def run_rows(searches, runs):
     return rows
 
 
-def make_table(searches, runs):
+def make_table(
+    searches: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """The statistics of each method and beta_P, over its search seeds.
 
     Returns:
@@ -132,7 +138,9 @@ def make_table(searches, runs):
         - `seconds` and `images` of all searches and trainings together.
     """
     trained = _trained(runs)
-    baseline = next((found for key, found in trained.items() if key[0] == BASELINE), {})
+    baseline: Mapping[int, Any] = next(
+        (found for key, found in trained.items() if key[0] == BASELINE), {}
+    )
     accuracies = {
         (*key, seed): accuracy
         for key, found in trained.items()
@@ -144,8 +152,8 @@ def make_table(searches, runs):
             [record for record in records if (record["method"], record["beta"]) == (method, beta)]
             for records in (searches, runs)
         )
-        taus = [rank_correlation(search, searches, accuracies) for search in own_searches]
-        taus = [tau for tau in taus if tau is not None]
+        correlations = [rank_correlation(search, searches, accuracies) for search in own_searches]
+        taus = [tau for tau in correlations if tau is not None]
         rows.append(
             {
                 "method": method,
@@ -162,7 +170,7 @@ def make_table(searches, runs):
     return rows
 
 
-def samples(runs):
+def samples(runs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, float | None], dict[int, float]]:
     """The samples behind the table's statistics, in the order of its rows.
 
     Returns:
@@ -185,7 +193,7 @@ def _means(found):
     return {seed: fmean(reached.values()) for seed, reached in found.items()}
 
 
-def interval(values):
+def interval(values: Sequence[float]) -> dict[str, float | None]:
     """Mean, standard deviation, and Student's confidence interval of the mean.
 
     Args:
@@ -203,7 +211,7 @@ def interval(values):
     return {"mean": mean, "std": std, "low": low, "high": high}
 
 
-def paired_p_value(differences):
+def paired_p_value(differences: Sequence[float]) -> float | None:
     """The p-value of `TEST`, or None if all differences are equal."""
     test = _t_test(differences)
     return float(test.pvalue) if test else None
@@ -238,7 +246,9 @@ def _compare(found, baseline):
     return columns
 
 
-def genotype_score(genotype, scores):
+def genotype_score(
+    genotype: Mapping[str, Sequence[str]], scores: Sequence[Mapping[str, float]] | None
+) -> float | None:
     """A search's score of a genotype: the mean score of its 28 choices.
 
     Args:
@@ -257,7 +267,11 @@ def genotype_score(genotype, scores):
     return fmean(edge[name] for edge, name in chosen)
 
 
-def rank_correlation(search, searches, accuracies):
+def rank_correlation(
+    search: Mapping[str, Any],
+    searches: Sequence[Mapping[str, Any]],
+    accuracies: Mapping[tuple[str, float | None, int], float],
+) -> float | None:
     """Kendall's tau-b between a search's scores of genotypes and their trained accuracies.
 
     The genotypes are those of all other searches, `random` included, that it can score. Its own is
@@ -297,7 +311,7 @@ def _order(run):
     return run["method"], beta, run["search_seed"], run["training_seed"]
 
 
-def text(rows):
+def text(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table as text, with accuracies and differences in percent."""
 
     def percent(value, sign=""):

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -25,7 +26,7 @@ FLAGS = flags.FLAGS
 _NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*cuInit.*\(303\)")
 
 
-def define_config(*, required=True):
+def define_config(*, required: bool = True) -> None:
     """Defines --config."""
     config_flags.DEFINE_config_file(
         "config",
@@ -38,18 +39,18 @@ def define_config(*, required=True):
         _require("config")
 
 
-def define_data_dir():
+def define_data_dir() -> None:
     """Defines --data_dir."""
     flags.DEFINE_string("data_dir", None, "TFDS data directory, TFDS's own by default.")
 
 
-def define_path(name, description):
+def define_path(name: str, description: str) -> None:
     """Defines a required flag for a file or a folder."""
     flags.DEFINE_string(name, None, description)
     _require(name)
 
 
-def define_network():
+def define_network() -> None:
     """Defines --genotype and --precision, and --model instead of them."""
     flags.DEFINE_string(
         "genotype", None, "Genotype file of bin/search.py, or a published one: darts, pc_darts."
@@ -61,7 +62,7 @@ def define_network():
     flags.mark_flags_as_mutual_exclusive(["genotype", "model"], required=True)
 
 
-def precision():
+def precision() -> str:
     """The precision that the flags of `define_network` say.
 
     Raises:
@@ -74,7 +75,7 @@ def precision():
     return REFERENCE_NETWORKS[FLAGS.model]
 
 
-def define_overwrite():
+def define_overwrite() -> None:
     """Defines --overwrite."""
     flags.DEFINE_bool("overwrite", False, "Replace a finished result, or a different run.")
 
@@ -83,7 +84,7 @@ def _require(name):
     flags.register_validator(name, bool, message=f"--{name} is needed, see --help")
 
 
-def load_tensorflow():
+def load_tensorflow() -> None:
     """Imports TensorFlow and has it look for GPUs, and leaves out what it logs of the machine."""
     with contextlib.suppress(OSError):
         sys.stderr.flush()
@@ -102,7 +103,7 @@ def load_tensorflow():
                 sys.stderr.writelines(line for line in log if not _NOISE.match(line))
 
 
-def output(text):
+def output(text: str) -> None:
     """Writes on standard output the result of a command that writes it nowhere else.
 
     It ends the command, as a signal would by default, if that is read no more: `| head`.
@@ -118,7 +119,9 @@ def output(text):
         raise OSError(f"cannot write on standard output: {error.strerror}") from error
 
 
-def run(main, *, sections=(), optional=()):
+def run(
+    main: Callable[[], None], *, sections: Sequence[str] = (), optional: Sequence[str] = ()
+) -> None:
     """Runs a command; a wrong flag, value or file ends it with one line and exit code 1.
 
     Args:

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import runpy
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -15,7 +17,7 @@ import cpnas_tf
 FLAGS = flags.FLAGS
 
 
-def resolved_config(**more):
+def resolved_config(**more: Any) -> dict[str, Any]:
     """The run as `config.json` records it: the resolved --config, --data_dir, and `more`."""
     run = {
         "version": cpnas_tf.__version__,
@@ -27,7 +29,7 @@ def resolved_config(**more):
     return json.loads(json.dumps(run))  # as it will be read again: tuples become lists
 
 
-def call(function, *args, section, **given):
+def call(function: Callable[..., Any], *args: Any, section: str, **given: Any) -> Any:
     """Calls a function with a section of --config as its further keyword arguments.
 
     Args:
@@ -72,7 +74,9 @@ def _is_like(value, default):
     return isinstance(value, kinds.get(type(default), type(default)))
 
 
-def check_config(arguments, sections, optional=()):
+def check_config(
+    arguments: Sequence[str], sections: Sequence[str], optional: Sequence[str] = ()
+) -> None:
     """Checks what ml_collections would not say clearly: the config file and the keys to replace.
 
     Args:

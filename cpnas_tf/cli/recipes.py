@@ -1,5 +1,10 @@
 """What several commands do with the sections of their config."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
 from absl import flags
 
 from cpnas_tf import devices
@@ -7,10 +12,18 @@ from cpnas_tf.catalogue import METHODS
 from cpnas_tf.cli.config import call
 from cpnas_tf.runs.progress import show
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from cpnas_tf.catalogue import Method
+    from cpnas_tf.data import AnyImages
+    from cpnas_tf.genotypes import Genotype
+    from cpnas_tf.training import Training
+
 FLAGS = flags.FLAGS
 
 
-def make_deterministic(section):
+def make_deterministic(section: str) -> None:
     """Makes runs repeatable: the same seed on the same machine gives the same result.
 
     But for rounding where XLA compiles, which does not know how to be deterministic.
@@ -34,7 +47,7 @@ def make_deterministic(section):
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
-def make_strategy():
+def make_strategy() -> tf.distribute.Strategy:
     """The `tf.distribute.Strategy` of --config.strategy; says so if it waits for other workers."""
     worker, workers = devices.check_strategy(FLAGS.config.strategy)
     if workers > 1:
@@ -42,7 +55,7 @@ def make_strategy():
     return devices.make_strategy(FLAGS.config.strategy)
 
 
-def load_images():
+def load_images() -> tuple[AnyImages, AnyImages]:
     """The training and the test images of --config.data."""
     from cpnas_tf.data import datasets
 
@@ -58,8 +71,15 @@ def load_images():
 
 
 def plan_training(
-    network, images, test, *, precision="child", strategy=None, teacher=None, **given
-):
+    network: Genotype | str,
+    images: AnyImages,
+    test: AnyImages,
+    *,
+    precision: str = "child",
+    strategy: tf.distribute.Strategy | None = None,
+    teacher: str | None = None,
+    **given: Any,
+) -> Training:
     """Builds a network and plans its training, by the config's sections.
 
     Args:
@@ -97,7 +117,7 @@ def plan_training(
     return call(Training, model, images, section="training", validation=test, **given)
 
 
-def search_method():
+def search_method() -> Method:
     """The `Method` of --config.method, found possible with --config.strategy.
 
     Raises:
@@ -115,7 +135,7 @@ def search_method():
     return method
 
 
-def load_search_images(run):
+def load_search_images(run: dict[str, Any]) -> tuple[AnyImages, AnyImages]:
     """The images that a search trains and validates on; adds them to the record `run`."""
     from cpnas_tf import data
     from cpnas_tf.runs.images import record
@@ -125,7 +145,7 @@ def load_search_images(run):
     return call(data.split_for_search, images, section="split")
 
 
-def plan_search(method, parts, **given):
+def plan_search(method: Method, parts: Sequence[AnyImages], **given: Any) -> Any:
     """Plans a search, by its method's section of the config.
 
     Args:
@@ -139,7 +159,9 @@ def plan_search(method, parts, **given):
     return call(method.load(), *parts, section=method.section, **given)
 
 
-def plan_ablation(run):
+def plan_ablation(
+    run: dict[str, Any],
+) -> tuple[Callable[..., dict[str, Any]], Callable[..., dict[str, Any]]]:
     """Plans how an ablation's methods find a genotype and how that is trained, by the config.
 
     Args:

@@ -4,17 +4,25 @@ Text is escaped when the tree is written, so no value can become markup. The pag
 nothing, and its policy makes the browser enforce that. It adapts to phones, dark mode and paper.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from cpnas_tf.plots.figures import render
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STYLE = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
 # The browser must not load or run anything, whatever the page holds.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def element(tag, *content, **attributes):
+def element(tag: str, *content: str | Element, **attributes: Any) -> Element:
     """An element of the page.
 
     Args:
@@ -28,7 +36,7 @@ def element(tag, *content, **attributes):
     names = {name.strip("_").replace("_", "-"): str(value) for name, value in attributes.items()}
     made = ElementTree.Element(tag, names)
     for part in content:
-        if _is_element(part):
+        if isinstance(part, Element):
             made.append(part)
         elif len(made):
             made[-1].tail = (made[-1].tail or "") + part
@@ -37,23 +45,29 @@ def element(tag, *content, **attributes):
     return made
 
 
-def section(title, *content):
+def section(title: str, *content: str | Element) -> Element:
     """A section of the page with a heading."""
     return element("section", element("h2", title), *content)
 
 
-def pair(*content):
+def pair(*content: Element) -> Element:
     """Elements side by side, where the screen is wide enough."""
     return element("div", *content, class_="pair")
 
 
-def facts(values):
+def facts(values: Mapping[str, str]) -> Element:
     """A grid of short facts, `{name: text}`."""
     pairs = [(element("dt", name), element("dd", text)) for name, text in values.items()]
     return element("dl", *(element("div", *pair) for pair in pairs), class_="facts")
 
 
-def table(caption, columns, rows, *, kind="numbers"):
+def table(
+    caption: str,
+    columns: Sequence[str | Element],
+    rows: Iterable[Sequence[str | Element]],
+    *,
+    kind: str = "numbers",
+) -> Element:
     """A table that scrolls sideways where it is wider than the screen.
 
     Args:
@@ -84,12 +98,12 @@ def _cell(value):
     return value if _is_element(value) else element("td", value)
 
 
-def vertical_header(name):
+def vertical_header(name: str) -> Element:
     """A column header with vertical text, for narrow columns."""
     return element("th", element("div", name, class_="vertical-header"), scope="col")
 
 
-def heat(text, share, meaning):
+def heat(text: str, share: float, meaning: str) -> Element:
     """A cell of a heat map.
 
     Args:
@@ -100,7 +114,7 @@ def heat(text, share, meaning):
     return element("td", text, style=f"--heat: {0.7 * share:.2f}", title=meaning)
 
 
-def figure(picture, *, name, title, caption, narrow=True):
+def figure(picture: Figure, *, name: str, title: str, caption: str, narrow: bool = True) -> Element:
     """A picture with its caption.
 
     Args:
@@ -111,7 +125,7 @@ def figure(picture, *, name, title, caption, narrow=True):
         narrow: whether the picture fits a phone; otherwise it scrolls sideways there.
     """
     svg = inline_svg(render(picture, "svg"), name=name, title=title)
-    width = float(svg.get("viewBox").split()[2]) * 4 / 3  # CSS pixels: a point is 4/3
+    width = float(svg.get("viewBox", "").split()[2]) * 4 / 3  # CSS pixels: a point is 4/3
     if narrow:
         svg.set("style", f"max-width: {1.4 * width:.0f}px")
         return element("figure", svg, element("figcaption", caption))
@@ -120,7 +134,7 @@ def figure(picture, *, name, title, caption, narrow=True):
     return element("figure", element("div", svg, **scroll), element("figcaption", caption))
 
 
-def inline_svg(svg, *, name, title):
+def inline_svg(svg: bytes, *, name: str, title: str) -> Element:
     """Turns an SVG file of matplotlib into an element that can share a page with others.
 
     Args:
@@ -153,7 +167,7 @@ def _rename(key, value, name):
     return value.replace(mark, f"{mark}{name}-")
 
 
-def page(title, *content):
+def page(title: str, *content: str | Element) -> bytes:
     """A whole page.
 
     Args:

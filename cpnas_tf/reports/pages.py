@@ -4,6 +4,9 @@ A report is made from the files of a workdir alone, so equal files give equal re
 """
 
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree.ElementTree import Element
 
 import cpnas_tf
 from cpnas_tf.catalogue import shown_name
@@ -25,7 +28,9 @@ NOTHING = (
 _LOG_SECTIONS = {"architectures": search_report.sections, "epochs": pc_darts_report.sections}
 
 
-def make_report(workdir, *, trained=()):
+def make_report(
+    workdir: str | os.PathLike[str], *, trained: Sequence[Mapping[str, Any]] = ()
+) -> bytes:
     """Makes the report of a finished or unfinished search.
 
     Args:
@@ -45,14 +50,14 @@ def make_report(workdir, *, trained=()):
     return assemble("Search", workdir, run, _sections(log, genotype, config_of(run), trained))
 
 
-def is_search(workdir):
+def is_search(workdir: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a search's log or genotype."""
     return any(
         os.path.exists(os.path.join(workdir, name)) for name in ("search.csv", "genotype.json")
     )
 
 
-def is_report(path):
+def is_report(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a file that holds a report, of any version."""
     if not os.path.isfile(path):
         return False
@@ -60,7 +65,9 @@ def is_report(path):
         return _READ_BY.encode() in file.read()
 
 
-def assemble(kind, workdir, run, content):
+def assemble(
+    kind: str, workdir: str | os.PathLike[str], run: Mapping[str, Any], content: Sequence[Element]
+) -> bytes:
     """The page of a run: its title and origin, its sections and its configuration."""
     dataset = search_report.setting(config_of(run), "data", "name")
     origin = f"{os.path.basename(os.path.abspath(workdir))}{_READ_BY}{cpnas_tf.__version__}"
@@ -72,7 +79,7 @@ def assemble(kind, workdir, run, content):
     )
 
 
-def read_run(workdir):
+def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     """The contents of `config.json`; {} if there is none, as after a library call.
 
     The locations and names of the user's files are private, and left out.
@@ -91,7 +98,7 @@ def read_run(workdir):
     return shown
 
 
-def config_of(run):
+def config_of(run: Mapping[str, Any]) -> dict[str, Any]:
     """The `config` of a run's record, or {} if it has none."""
     return run["config"] if isinstance(run.get("config"), dict) else {}
 

@@ -4,7 +4,11 @@ References:
     PC-DARTS (Xu et al., ICLR 2020), section 3; CP-NAS, Tables 1 to 3.
 """
 
-from cpnas_tf.genotypes import CHOICES, OPERATIONS
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.plots.search import plot_epochs
 from cpnas_tf.reports.html import element, facts, figure, heat, section, table
 from cpnas_tf.reports.search import cells, comparison, cost, search_setting, setting
@@ -13,7 +17,13 @@ from cpnas_tf.runs.progress import duration
 COLUMNS = 10  # a table shows at most this many epochs
 
 
-def sections(rows, *, genotype=None, config=None, trained=()):
+def sections(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    genotype: Genotype | None = None,
+    config: Mapping[str, Any] | None = None,
+    trained: Sequence[Mapping[str, Any]] = (),
+) -> list[Element]:
     """The sections of the report of a search with PC-DARTS.
 
     Args:

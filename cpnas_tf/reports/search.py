@@ -4,8 +4,12 @@ References:
     CP-NAS, Algorithm 1, Eqs. 1 and 2, Tables 1 to 3, Fig. 5.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree.ElementTree import Element
+
 from cpnas_tf.catalogue import DATASETS, METHODS, shown_name
-from cpnas_tf.genotypes import CHOICES, EDGE_NAMES, OPERATIONS
+from cpnas_tf.genotypes import CHOICES, EDGE_NAMES, OPERATIONS, Genotype
 from cpnas_tf.plots.cells import plot_cell
 from cpnas_tf.plots.search import plot_accuracies
 from cpnas_tf.reports.html import (
@@ -26,7 +30,13 @@ CELLS = {"normal": "Normal cell", "reduce": "Reduction cell"}
 BITS = {"child": "1/1", "parent": "32/32"}
 
 
-def sections(rows=None, *, genotype=None, config=None, trained=()):
+def sections(
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    genotype: Genotype | None = None,
+    config: Mapping[str, Any] | None = None,
+    trained: Sequence[Mapping[str, Any]] = (),
+) -> list[Element]:
     """The sections of a search's report.
 
     Args:
@@ -57,19 +67,21 @@ def sections(rows=None, *, genotype=None, config=None, trained=()):
     ]
 
 
-def setting(config, part, name):
+def setting(config: Mapping[str, Any], part: str, name: str) -> Any:
     """A value of a config, or None if it has none."""
     values = config.get(part)
     return values.get(name) if isinstance(values, dict) else None
 
 
-def search_setting(config, name):
+def search_setting(config: Mapping[str, Any], name: str) -> Any:
     """A setting of the search, of its method's section, or None if there is none."""
     method = METHODS.get(str(config.get("method", "cpnas")))  # the only one of the first searches
     return setting(config, method.section, name) if method else None
 
 
-def planned_architectures(rows, config):
+def planned_architectures(
+    rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+) -> int | None:
     """The number of architectures that a search samples (Algorithm 1), or None if unknown."""
     rounds = search_setting(config, "rounds")
     if type(rounds) is not int:
@@ -77,7 +89,7 @@ def planned_architectures(rows, config):
     return rounds * sum(range(2, search_log.initial_operations(rows) + 1))
 
 
-def training_images(config):
+def training_images(config: Mapping[str, Any]) -> int | None:
     """The number of images that each architecture is trained on, or None if unknown."""
     count, fraction = (setting(config, "split", f"train_{part}") for part in ("images", "fraction"))
     if type(count) is int:
@@ -110,7 +122,7 @@ def _overview(rows, config):
     return facts({name: str(value) for name, value in known.items() if value is not None})
 
 
-def cells(genotype):
+def cells(genotype: Genotype | None) -> Element:
     """The section with a search's result: a `Genotype`, or None if there is none yet."""
     if genotype is None:
         return section("Cells", element("p", "None yet: the search is not finished."))
@@ -216,17 +228,22 @@ def _scores(rows):
     )
 
 
-def comparison(genotype, config, trained):
+def comparison(
+    genotype: Genotype | None,
+    config: Mapping[str, Any],
+    trained: Sequence[Mapping[str, Any]],
+) -> Element:
     """The section that compares trained networks with the paper's, see `sections`."""
     dataset = "imagenet2012" if setting(config, "data", "name") == "imagenet2012" else "cifar10"
-    printed, measures, title = {
+    tables: dict[str, tuple[Any, tuple[str, ...], str]] = {
         "cifar10": (
             TABLE_1,
             ("test error %",),
             "Test error on CIFAR-10 (Table 1), costs (Table 3)",
         ),
         "imagenet2012": (TABLE_2, ("top-1 %", "top-5 %"), "Accuracy on ImageNet (Table 2)"),
-    }[dataset]
+    }
+    printed, measures, title = tables[dataset]
     rows = [_trained_row(network, genotype, measures) for network in trained]
     for name, (*reached, parameters, weights, activations) in printed.items():
         costs = TABLE_3.get(name, (None,) * 4) if printed is TABLE_1 else (None,) * 4
@@ -285,7 +302,7 @@ def _cost(rows, config, trained):
     return cost(values, trained)
 
 
-def cost(values, trained):
+def cost(values: Sequence[tuple[str, str]], trained: Sequence[Mapping[str, Any]]) -> Element:
     """The section with costs: (what, text) pairs, then the trainings' and the paper's."""
     values = list(values)
     for network in trained:

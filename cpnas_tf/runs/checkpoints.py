@@ -15,6 +15,7 @@ import re
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -47,13 +48,20 @@ class Checkpoints:
         record: what JSON can hold, saved and restored as well.
     """
 
-    def __init__(self, directory, *, strategy, in_graph=True, **parts):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        strategy: tf.distribute.Strategy,
+        in_graph: bool = True,
+        **parts: Any,
+    ) -> None:
         self._directory = os.fspath(directory)
         self._folder = os.path.join(directory, "checkpoints")
         self._strategy = strategy
         self._is_chief = devices.is_chief(strategy)
-        self.record = {}
-        self._saved = None
+        self.record: dict[str, Any] = {}
+        self._saved: str | None = None
         self._record = _make_text()
         self._checkpoint = tf.train.Checkpoint(record=self._record, **parts)
         write = self._write_on_the_host
@@ -64,7 +72,7 @@ class Checkpoints:
         with tf.device(self._record.device):
             self._checkpoint.write(path)
 
-    def restore(self):
+    def restore(self) -> bool:
         """Goes back to the last checkpoint that can be read; returns whether there is one.
 
         Raises:
@@ -103,7 +111,7 @@ class Checkpoints:
                     f"{folder} this version cannot read: delete that folder to start afresh"
                 )
 
-    def save(self, *, epochs, steps):
+    def save(self, *, epochs: int, steps: int) -> None:
         """Writes a checkpoint unless it is there, then removes all but the last two.
 
         All workers of several have to call it: they hold the variables together.
@@ -157,12 +165,12 @@ def _make_text():
         return thread.submit(make).result()
 
 
-def has_checkpoint(directory):
+def has_checkpoint(directory: str | os.PathLike[str]) -> bool:
     """Whether a training's folder has something to go on from."""
     return bool(_paths(os.path.join(directory, "checkpoints")))
 
 
-def network_parts(model):
+def network_parts(model: tf.keras.Model) -> dict[str, Any]:
     """The parts of a training's `Checkpoints` that `load_weights` reads.
 
     Args:
@@ -172,7 +180,7 @@ def network_parts(model):
         return {"model": _alone(model), "classes": tf.Variable(model.output_shape[-1])}
 
 
-def load_weights(model, directory):
+def load_weights(model: tf.keras.Model, directory: str | os.PathLike[str]) -> None:
     """Gives a network the weights of the newest checkpoint of a training.
 
     Args:

@@ -9,9 +9,10 @@ References:
 import csv
 import itertools
 import math
+import os
 import statistics
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from cpnas_tf.files import write_csv
 from cpnas_tf.genotypes import CHOICES, OPERATIONS
@@ -24,7 +25,7 @@ MEASURES = ("loss", "accuracy", "architecture_loss", "architecture_accuracy")
 EPOCH_COLUMNS = ("epoch", *CHOICES, *MEASURES, "seconds")
 
 
-def write(path, results, seconds):
+def write(path: str | os.PathLike[str], results: Iterable[Any], seconds: Iterable[float]) -> None:
     """Writes the log, atomically.
 
     Args:
@@ -43,7 +44,7 @@ def write(path, results, seconds):
     write_csv(path, rows, columns=COLUMNS)
 
 
-def write_epochs(path, rows):
+def write_epochs(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes the log of a search with PC-DARTS, atomically.
 
     Args:
@@ -63,7 +64,7 @@ def write_epochs(path, rows):
     write_csv(path, table, columns=EPOCH_COLUMNS)
 
 
-def read(path):
+def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads the log of a search of either kind, finished or not.
 
     Returns:
@@ -100,7 +101,7 @@ def read(path):
     return rows
 
 
-def kind_of(rows):
+def kind_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """What the rows of a log are: the name of their kind in `KINDS`."""
     return next(name for name, kind in KINDS.items() if kind.position[0] in rows[0])
 
@@ -172,20 +173,20 @@ KINDS = {
 }
 
 
-def initial_operations(rows):
+def initial_operations(rows: Sequence[Mapping[str, Any]]) -> int:
     """K at the start of the search: as many as its first round samples, once that is complete."""
     first_round = sum(row["stage"] == row["round"] == 0 for row in rows)
     return first_round if first_round < len(rows) else len(OPERATIONS)
 
 
-def by_stage(rows):
+def by_stage(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
     """The rows of each stage: `{stage: rows}`."""
     return {
         stage: list(group) for stage, group in itertools.groupby(rows, key=lambda row: row["stage"])
     }
 
 
-def remaining_operations(rows):
+def remaining_operations(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, set[str]]]:
     """The operations that each edge still has, a stage of the search at a time.
 
     A round samples every remaining operation of every edge once (Algorithm 1), so what a stage
@@ -205,7 +206,7 @@ def remaining_operations(rows):
     }
 
 
-def survival(rows):
+def survival(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, int]]:
     """How many of the 28 edges still hold each operation: `{stage: {operation: edges}}`.
 
     Args:
@@ -217,7 +218,7 @@ def survival(rows):
     }
 
 
-def lifetimes(rows):
+def lifetimes(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     """How many stages each edge was known to have each operation: `{choice: {operation: stages}}`.
 
     Args:
@@ -230,7 +231,7 @@ def lifetimes(rows):
     }
 
 
-def mean_scores(rows):
+def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
     """The mean z of each operation, over all edges and architectures of a stage that sampled it.
 
     Args:
@@ -239,7 +240,7 @@ def mean_scores(rows):
     Returns:
         `{stage: {operation: z}}`; an operation that no edge has any more is left out.
     """
-    scores = {}
+    scores: dict[int, dict[str, list[float]]] = {}
     for row in rows:
         stage = scores.setdefault(row["stage"], {})
         for choice in CHOICES:
@@ -250,7 +251,7 @@ def mean_scores(rows):
     }
 
 
-def totals(rows):
+def totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What some rows come to: `architectures`, the means of both accuracies, and all `seconds`."""
     return {
         "architectures": len(rows),

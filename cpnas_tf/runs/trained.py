@@ -1,13 +1,22 @@
 """What a finished training left in its workdir. Only networks and images load TensorFlow."""
 
+from __future__ import annotations
+
 import functools
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from cpnas_tf.catalogue import FOLDER
 from cpnas_tf.files import read_json
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.runs import images
 from cpnas_tf.runs.workdir import check_format
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from cpnas_tf.data import AnyImages
 
 
 class TrainedRun:
@@ -26,7 +35,9 @@ class TrainedRun:
         ValueError: if the training did not finish, or its record cannot be read.
     """
 
-    def __init__(self, directory, *, data_dir=None):
+    def __init__(
+        self, directory: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None
+    ) -> None:
         if not os.path.exists(os.path.join(directory, "metrics.json")):
             raise ValueError(f"{directory} holds no finished training: run bin/train.py first")
         self.directory = directory
@@ -34,43 +45,43 @@ class TrainedRun:
         self._data_dir = data_dir
 
     @property
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """The training's --config, a dict by section."""
         return self.record["config"]
 
     @property
-    def precision(self):
+    def precision(self) -> str:
         """Of the network: "child" or "parent"."""
         return self.record["precision"]
 
     @property
-    def model(self):
+    def model(self) -> str | None:
         """The reference network's name; None of a genotype's network."""
         return self.record.get("model")
 
     @property
-    def genotype(self):
+    def genotype(self) -> Genotype | None:
         """The `Genotype`; None of a reference network."""
         return None if self.model else Genotype(**self.record["genotype"])
 
     @functools.cached_property
-    def metrics(self):
+    def metrics(self) -> dict[str, Any]:
         """The contents of `metrics.json`."""
         return read_json(os.path.join(self.directory, "metrics.json"))
 
     @functools.cached_property
-    def evaluation(self):
+    def evaluation(self) -> dict[str, Any] | None:
         """The contents of `evaluation.json`; None before bin/evaluate.py."""
         path = os.path.join(self.directory, "evaluation.json")
         return read_json(path) if os.path.exists(path) else None
 
     @property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...]:
         """The classes' names, in the order of the logits."""
         recorded = self.record.get("images")
         return tuple(recorded["classes"]) if recorded else self.test_images().class_names
 
-    def network(self):
+    def network(self) -> tf.keras.Model:
         """Builds the network, with its final weights.
 
         Returns:
@@ -92,7 +103,7 @@ class TrainedRun:
         load_weights(model, self.directory)
         return model
 
-    def test_images(self):
+    def test_images(self) -> AnyImages:
         """The test images of the training's data set, `Images` or `StoredImages`.
 
         Raises:
@@ -134,7 +145,7 @@ class TrainedRun:
         return self.test_images().image_shape, self.test_images().classes
 
 
-def check_classes(directory, class_names):
+def check_classes(directory: str | os.PathLike[str], class_names: Sequence[str]) -> None:
     """Refuses the weights of a training on other classes.
 
     Args:

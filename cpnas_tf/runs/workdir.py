@@ -10,6 +10,8 @@ import contextlib
 import errno
 import itertools
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from cpnas_tf.files import exclusive, find, read_json, remove, write_json
 from cpnas_tf.runs import images
@@ -45,7 +47,14 @@ _OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "lost+found")
 PLACES = ("data_dir", "cwd", "version")
 
 
-def claim(workdir, run, *, result, written, overwrite=False):
+def claim(
+    workdir: str | os.PathLike[str],
+    run: dict[str, Any],
+    *,
+    result: str | None,
+    written: Sequence[str],
+    overwrite: bool = False,
+) -> contextlib.AbstractContextManager[None]:
     """Takes a folder for one run and records in its `config.json` what the run is.
 
     The call itself refuses all that can be seen without writing, the returned context manager then
@@ -90,7 +99,9 @@ def _claimed(workdir, run, result, written, overwrite):
 
 
 @contextlib.contextmanager
-def joined(workdir, run, *, overwrite=False):
+def joined(
+    workdir: str | os.PathLike[str], run: Mapping[str, Any], *, overwrite: bool = False
+) -> Iterator[None]:
     """Takes part, as a worker, in a run whose chief claims the folder.
 
     Args:
@@ -110,7 +121,7 @@ def joined(workdir, run, *, overwrite=False):
     yield
 
 
-def read(workdir):
+def read(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The record of a folder's run; None if the folder holds none.
 
     Returns:
@@ -134,7 +145,7 @@ def _are_names(value):
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def check_format(record, path):
+def check_format(record: Any, path: str | os.PathLike[str]) -> None:
     """Refuses a record of a newer version.
 
     Args:
@@ -152,7 +163,7 @@ def check_format(record, path):
         )
 
 
-def clean(folder, written):
+def clean(folder: str | os.PathLike[str], written: Sequence[str]) -> None:
     """Removes what a process that was killed while it wrote has left.
 
     To be called by who holds the folder's lock. What lies below in a folder with a lock of its own

@@ -3,6 +3,7 @@
 import functools
 import math
 import operator
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -42,7 +43,7 @@ def _with_gradient(op_type, gradient):
     return tf.compat.v1.get_default_graph().gradient_override_map({op_type: gradient})
 
 
-def ste_sign(x):
+def ste_sign(x: tf.Tensor) -> tf.Tensor:
     """Larq's `ste_sign` in value and gradient, made for graphs that dispatch on an operation.
 
     Args:
@@ -60,32 +61,32 @@ def ste_sign(x):
 class Layout:
     """What a network's units ask for, in order: how its parameters lie in a flat vector."""
 
-    def __init__(self):
-        self.taken = []
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, tuple[int, ...], float | str]] = []
 
-    def take(self, name, shape, initial):
+    def take(self, name: str, shape: Sequence[int], initial: float | str) -> tf.Tensor:
         """Notes a parameter's name, shape, and `initial` (a number, or "glorot_uniform")."""
         self.taken.append((name, tuple(shape), initial))
         return tf.zeros(shape)
 
     @property
-    def sizes(self):
+    def sizes(self) -> list[int]:
         """How many numbers each parameter has."""
         return [math.prod(shape) for _, shape, _ in self.taken]
 
-    def values(self, vector):
+    def values(self, vector: tf.Tensor) -> Callable[[str, Sequence[int], float | str], tf.Tensor]:
         """A `take` that hands out a flat tensor's pieces in the same order."""
         rest = vector.shape[0] - sum(self.sizes)
         pieces = iter(tf.split(vector, [*self.sizes, rest])) if self.taken else iter(())
         return lambda name, shape, initial: tf.reshape(next(pieces), shape)
 
-    def initial_values(self, random):
+    def initial_values(self, random: np.random.Generator) -> np.ndarray:
         """A flat vector of initial values, as Keras's layers would draw them."""
         return np.concatenate([np.zeros(0)] + [_initialize(t, random) for t in self.taken])
 
-    def layers(self, vector):
+    def layers(self, vector: np.ndarray) -> dict[str, list[np.ndarray]]:
         """Cuts a flat array into a dict from layer name to that layer's arrays."""
-        layers = {}
+        layers: dict[str, list[np.ndarray]] = {}
         pieces = np.split(vector, np.cumsum(self.sizes))
         for (name, shape, _), piece in zip(self.taken, pieces, strict=False):
             layers.setdefault(name, []).append(piece.reshape(shape))
@@ -111,7 +112,14 @@ class BankUnits(Units):
         real_inputs: as of `Units`.
     """
 
-    def __init__(self, precision, take, dtype="float32", *, real_inputs=()):
+    def __init__(
+        self,
+        precision: str,
+        take: Callable[[str, Sequence[int], float | str], tf.Tensor],
+        dtype: str = "float32",
+        *,
+        real_inputs: Sequence[str] = (),
+    ) -> None:
         super().__init__(precision, real_inputs=real_inputs)
         self._take, self._dtype = take, dtype
 
@@ -136,15 +144,17 @@ class BankUnits(Units):
             x, scale, offset, epsilon=BN_EPSILON, is_training=True
         )[0]
 
-    def stem(self, x, filters, *, stride=1, relu=False):
+    def stem(self, x: tf.Tensor, filters: int, *, stride: int = 1, relu: bool = False) -> tf.Tensor:
         x = tf.cast(tf.nn.relu(x) if relu else x, self._dtype)
         return self._batch_norm(self._convolution(x, filters, size=3, stride=stride))
 
-    def pointwise(self, x, filters, *, kind="pointwise"):
+    def pointwise(self, x: tf.Tensor, filters: int, *, kind: str = "pointwise") -> tf.Tensor:
         x = self._convolution(self._activated(x, kind), filters, binary=self.child)
         return self._batch_norm(x)
 
-    def factorized_reduction(self, x, filters, *, kind="pointwise"):
+    def factorized_reduction(
+        self, x: tf.Tensor, filters: int, *, kind: str = "pointwise"
+    ) -> tf.Tensor:
         x = self._activated(x, kind)
         halves = [
             self._convolution(part, filters // 2, stride=2, binary=self.child)
@@ -152,13 +162,15 @@ class BankUnits(Units):
         ]
         return self._batch_norm(self.concatenate(halves))
 
-    def add(self, parts):
+    def add(self, parts: Sequence[tf.Tensor]) -> tf.Tensor:
         return functools.reduce(operator.add, parts)
 
-    def concatenate(self, parts, *, name=None):
+    def concatenate(self, parts: Sequence[tf.Tensor], *, name: str | None = None) -> tf.Tensor:
         return tf.concat(parts, axis=-1, name=name)
 
-    def depthwise(self, x, size, *, stride=1, dilation=1):
+    def depthwise(
+        self, x: tf.Tensor, size: int, *, stride: int = 1, dilation: int = 1
+    ) -> tf.Tensor:
         shape = [size, size, x.shape[-1], 1]
         kernel = self._kernel("depthwise", shape, binary=self.child, axes=(0, 1))
         x = self._activated(x, "depthwise")
@@ -167,14 +179,14 @@ class BankUnits(Units):
         )
         return self._batch_norm(x)
 
-    def pool(self, x, kind, *, stride):
+    def pool(self, x: tf.Tensor, kind: str, *, stride: int) -> tf.Tensor:
         if kind == "avg":
             return self._batch_norm(tf.nn.avg_pool2d(x, 3, stride, "SAME"))
         with _with_gradient("MaxPool", "CpnasMaxPool"):
             x = tf.nn.max_pool2d(x, 3, stride, "SAME")
         return self._batch_norm(x)
 
-    def classifier(self, x, classes):
+    def classifier(self, x: tf.Tensor, classes: int) -> tf.Tensor:
         x, name = tf.reduce_mean(tf.cast(x, tf.float32), axis=[1, 2]), self.name("logits")
         kernel = self._take(name, [x.shape[-1], classes], "glorot_uniform")
         return tf.matmul(x, kernel) + self._take(name, [classes], 0.0)

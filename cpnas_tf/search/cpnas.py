@@ -6,11 +6,14 @@ References:
 
 import functools
 import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from cpnas_tf import devices
-from cpnas_tf.data import streams
+from cpnas_tf.data import AnyImages, streams
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import check_network
 from cpnas_tf.networks.operations import PRECISIONS, check_real_inputs
@@ -56,26 +59,26 @@ class ChildParentSearch:
 
     def __init__(
         self,
-        train,
-        validation,
+        train: AnyImages,
+        validation: AnyImages,
         *,
-        cells=6,
-        channels=16,
-        stem="cifar",
-        real_inputs=(),
-        rounds=3,
-        beta=2.0,
-        batch_size=512,
-        learning_rate=0.025,
-        final_learning_rate=0.0,
-        momentum=0.9,
-        weight_decay=5e-4,
-        operations=OPERATIONS,
-        allow_none=True,
-        augmentation=None,
-        mixed_precision=False,
-        seed=0,
-    ):
+        cells: int = 6,
+        channels: int = 16,
+        stem: str = "cifar",
+        real_inputs: Sequence[str] = (),
+        rounds: int = 3,
+        beta: float = 2.0,
+        batch_size: int = 512,
+        learning_rate: float = 0.025,
+        final_learning_rate: float = 0.0,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        operations: Sequence[str] = OPERATIONS,
+        allow_none: bool = True,
+        augmentation: Mapping[str, Any] | None = None,
+        mixed_precision: bool = False,
+        seed: int = 0,
+    ) -> None:
         self._train_images = len(train)
         self._strategy = tf.distribute.get_strategy()
         self._make_oracle = functools.partial(
@@ -87,7 +90,7 @@ class ChildParentSearch:
             allow_none=allow_none,
         )
         oracle = self._make_oracle()
-        network = {
+        network: dict[str, Any] = {
             "input_shape": train.image_shape,
             "classes": train.classes,
             "cells": cells,
@@ -141,7 +144,7 @@ class ChildParentSearch:
                 {precision: self._make_supernet(precision=precision) for precision in PRECISIONS}
             )
 
-    def plan(self):
+    def plan(self) -> str:
         """What the search is going to do and to cost, as text; its first steps are measured."""
         oracle = self._make_oracle()
         # Between them the architectures of the first round have every operation on every edge once.
@@ -156,7 +159,9 @@ class ChildParentSearch:
             estimate=estimate,
         )
 
-    def start(self, directory, *, verbose="auto"):
+    def start(
+        self, directory: str | os.PathLike[str], *, verbose: int | str = "auto"
+    ) -> ChildParentTuner:
         """The `ChildParentTuner` of the search in a folder, which goes on from what it finds there.
 
         Args:
@@ -169,7 +174,9 @@ class ChildParentSearch:
             self._make_oracle(), self._build(), directory=directory, verbose=verbose
         )
 
-    def run(self, directory, *, verbose="auto"):
+    def run(
+        self, directory: str | os.PathLike[str], *, verbose: int | str = "auto"
+    ) -> dict[str, Any]:
         """Runs the search in a folder, or goes on with it.
 
         Args:
@@ -194,7 +201,14 @@ class ChildParentSearch:
         }
 
 
-def search(train, validation, *, directory, verbose="auto", **settings):
+def search(
+    train: AnyImages,
+    validation: AnyImages,
+    *,
+    directory: str | os.PathLike[str],
+    verbose: int | str = "auto",
+    **settings: Any,
+) -> Genotype:
     """Searches a binary architecture, see `ChildParentSearch`.
 
     Args:

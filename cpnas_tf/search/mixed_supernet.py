@@ -16,6 +16,9 @@ References:
     normalization).
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -27,7 +30,7 @@ from cpnas_tf.search.banks import BankUnits, Layout
 INITIAL_STDDEV = 1e-3
 
 
-def connect_partially(x, mixed, *, partial, stride):
+def connect_partially(x: tf.Tensor, mixed: tf.Tensor, *, partial: int, stride: int) -> tf.Tensor:
     """Joins the mixture of the first channels to the others, untouched, and shuffles the channels.
 
     Args:
@@ -51,7 +54,7 @@ def connect_partially(x, mixed, *, partial, stride):
     return tf.reshape(tf.transpose(groups, [0, 1, 2, 4, 3]), tf.concat([shape, [channels]], axis=0))
 
 
-def shares(alpha, beta):
+def shares(alpha: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """What alpha and beta make of their edges.
 
     Args:
@@ -101,10 +104,19 @@ class MixedSupernet(tf.keras.Model):
     """
 
     def __init__(
-        self, *, input_shape, classes, cells, channels, precision, operations, partial, seed
-    ):
+        self,
+        *,
+        input_shape: Sequence[int],
+        classes: int,
+        cells: int,
+        channels: int,
+        precision: str,
+        operations: Sequence[str],
+        partial: int,
+        seed: int,
+    ) -> None:
         super().__init__(name=precision)
-        self._settings = {"cells": cells, "channels": channels, "classes": classes}
+        self._settings: dict[str, Any] = {"cells": cells, "channels": channels, "classes": classes}
         self._precision, self._operations, self._partial = precision, operations, partial
         self._plan(input_shape)
         random = np.random.default_rng(seed)
@@ -161,7 +173,7 @@ class MixedSupernet(tf.keras.Model):
 
         return tf.function(apply, autograph=False, experimental_attributes={"_noinline": True})
 
-    def call(self, images):
+    def call(self, images: tf.Tensor) -> tf.Tensor:
         """The logits, `[batch, classes]`, of images `[batch, height, width, channels]`."""
         operation_shares, edge_shares = shares(self.alpha, self.beta)
         reductions = reduction_cells(self._settings["cells"])
@@ -176,7 +188,13 @@ class MixedSupernet(tf.keras.Model):
         units = _MixedUnits(self._precision, self._trunk_layout.values(rows[0][0]))
         return walk(units, images, edge=edge, **self._settings)
 
-    def compile(self, optimizer, *, architecture_optimizer, warmup_steps):
+    def compile(
+        self,
+        optimizer: tf.keras.optimizers.Optimizer,
+        *,
+        architecture_optimizer: tf.keras.optimizers.Optimizer,
+        warmup_steps: int,
+    ) -> None:
         """Sets what `fit` uses.
 
         Args:
@@ -196,16 +214,18 @@ class MixedSupernet(tf.keras.Model):
         self._means = {name: tf.keras.metrics.Mean(name) for name in names}
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[tf.keras.metrics.Metric]:
         """The means of an epoch, which Keras begins anew with each."""
         return list(self._means.values())
 
-    def state(self):
+    def state(self) -> list[tf.Variable]:
         """All variables that training changes, in a fixed order."""
         parts = self._descents.values()
         return [v for optimizer, part in parts for v in (*part, *optimizer.variables)]
 
-    def train_step(self, batches):
+    def train_step(
+        self, batches: tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    ) -> dict[str, tf.Tensor]:
         """One step; the logs are `loss` and `accuracy` so far, also with `architecture_` before."""
         batch, architecture_batch = batches
         tf.cond(

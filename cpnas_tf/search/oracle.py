@@ -6,8 +6,9 @@ References:
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras_tuner
 import numpy as np
@@ -42,7 +43,7 @@ class Result(NamedTuple):
     z: float
 
 
-def child_parent_score(child_accuracy, parent_accuracy, beta):
+def child_parent_score(child_accuracy: float, parent_accuracy: float, beta: float) -> float:
     """The score of a sampled architecture, z = A_C + beta_P (A_P - A_C).
 
     `beta` = 0 looks at the child alone (the paper's BNAS† baseline), 1 at the parent alone.
@@ -53,7 +54,7 @@ def child_parent_score(child_accuracy, parent_accuracy, beta):
     return child_accuracy + beta * (parent_accuracy - child_accuracy)
 
 
-def evaluation_indicator(mean_scores):
+def evaluation_indicator(mean_scores: Sequence[float]) -> np.ndarray:
     """The share of each operation left on one edge, e(o_k) = exp(zbar_k) / sum_k' exp(zbar_k').
 
     Args:
@@ -65,12 +66,14 @@ def evaluation_indicator(mean_scores):
     References:
         CP-NAS, Eq. 2.
     """
-    mean_scores = np.asarray(mean_scores, dtype=np.float64)
-    exponentials = np.exp(mean_scores - mean_scores.max())
+    scores = np.asarray(mean_scores, dtype=np.float64)
+    exponentials = np.exp(scores - scores.max())
     return exponentials / exponentials.sum()
 
 
-def sampling_orders(remaining, *, seed, stage, round_index):
+def sampling_orders(
+    remaining: Sequence[Sequence[str]], *, seed: int, stage: int, round_index: int
+) -> tuple[tuple[str, ...], ...]:
     """The order in which one round goes through the operations left on each edge.
 
     Sampling without replacement: sample e takes position e of every edge's own permutation, so that
@@ -87,7 +90,7 @@ def sampling_orders(remaining, *, seed, stage, round_index):
     return tuple(tuple(generator.permutation(names).tolist()) for names in remaining)
 
 
-def worst_operation(mean_scores, *, allow_none=True):
+def worst_operation(mean_scores: Mapping[str, float], *, allow_none: bool = True) -> str:
     """The operation that an edge drops: the one with the smallest e of Eq. 2.
 
     Decision: zbar is compared instead of e, which increases with it: the order is the same, and it
@@ -104,7 +107,7 @@ def worst_operation(mean_scores, *, allow_none=True):
     """
     if not allow_none and len(mean_scores) == 2 and "none" in mean_scores:
         return "none"
-    return min(mean_scores, key=mean_scores.get)
+    return min(mean_scores, key=lambda name: mean_scores[name])
 
 
 class ChildParentOracle(keras_tuner.Oracle):
@@ -149,7 +152,15 @@ class ChildParentOracle(keras_tuner.Oracle):
         ('none', 'skip_connect', 'max_pool_3x3', 'avg_pool_3x3', 'sep_conv_3x3', ...)
     """
 
-    def __init__(self, *, rounds=3, beta=2.0, seed=0, operations=OPERATIONS, allow_none=True):
+    def __init__(
+        self,
+        *,
+        rounds: int = 3,
+        beta: float = 2.0,
+        seed: int = 0,
+        operations: Sequence[str] = OPERATIONS,
+        allow_none: bool = True,
+    ) -> None:
         if not isinstance(rounds, int) or rounds < 1:
             raise ValueError(f"rounds must be an integer of at least 1, received: {rounds!r}")
         if not isinstance(beta, (int, float)) or not math.isfinite(beta):
@@ -188,21 +199,21 @@ class ChildParentOracle(keras_tuner.Oracle):
         self._remaining = (self.operations,) * len(CHOICES)
 
     @property
-    def architectures(self):
+    def architectures(self) -> int:
         """The number of trials in the whole search, T (K + ... + 3 + 2)."""
         return self.rounds * sum(range(2, len(self.operations) + 1))
 
     @property
-    def results(self):
+    def results(self) -> tuple[Result, ...]:
         """A `Result` for each finished trial, in order."""
         return tuple(self._results)
 
     @property
-    def history(self):
+    def history(self) -> tuple[Any, ...]:
         """For each finished stage, 28 dicts: operation -> (zbar, e(o)), the dropped one too."""
         return tuple(self._history)
 
-    def position(self, number):
+    def position(self, number: int) -> tuple[int, int, int]:
         """The (stage, round, sample) of trial `number`, all counted from 0.
 
         Raises:
@@ -218,11 +229,11 @@ class ChildParentOracle(keras_tuner.Oracle):
             stage, kept = stage + 1, kept - 1
         return stage, *divmod(number, kept)
 
-    def remaining(self):
+    def remaining(self) -> tuple[tuple[str, ...], ...]:
         """The operations left on each of the 28 edges, ordered as `OPERATIONS`."""
         return self._remaining
 
-    def genotype(self):
+    def genotype(self) -> Genotype:
         """The architecture that was found: on each edge the one operation that is left.
 
         Raises:
@@ -234,7 +245,7 @@ class ChildParentOracle(keras_tuner.Oracle):
             )
         return Genotype.from_choices(name for (name,) in self._remaining)
 
-    def populate_space(self, trial_id):
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The choices of the next trial, as keras-tuner asks for them."""
         if len(self._results) == self.architectures:
             return {"status": TrialStatus.STOPPED}
@@ -243,7 +254,7 @@ class ChildParentOracle(keras_tuner.Oracle):
         values = dict(zip(CHOICES, self._next_choices(), strict=True))
         return {"status": TrialStatus.RUNNING, "values": values}
 
-    def update_trial(self, trial_id, metrics, step=0):
+    def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Any:
         """Takes a trial's two accuracies.
 
         Raises:
@@ -253,11 +264,12 @@ class ChildParentOracle(keras_tuner.Oracle):
         _register_accuracies(self.trials[trial_id])
         return super().update_trial(trial_id, metrics, step)
 
-    def score_trial(self, trial):
+    def score_trial(self, trial: Trial) -> None:
         """Sets the trial's score to z of Eq. 1."""
-        trial.score = child_parent_score(*_reported_accuracies(trial), self.beta)
+        child_accuracy, parent_accuracy = _reported_accuracies(trial)
+        trial.score = child_parent_score(child_accuracy, parent_accuracy, self.beta)
 
-    def end_trial(self, trial):
+    def end_trial(self, trial: Trial) -> None:
         """Records a finished trial; after the last one of a stage, every edge drops an operation.
 
         Raises:
@@ -319,12 +331,12 @@ class ChildParentOracle(keras_tuner.Oracle):
             "allow_none": self.allow_none,
         }
 
-    def get_state(self):
+    def get_state(self) -> dict[str, Any]:
         """The settings and the finished trials' accuracies, `[[A_C, A_P], ...]`."""
         results = [[result.child_accuracy, result.parent_accuracy] for result in self._results]
         return {**self._settings(), "results": results}
 
-    def set_state(self, state):
+    def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes back to just after the last finished trial of `state`.
 
         Raises:
@@ -363,11 +375,11 @@ class ChildParentOracle(keras_tuner.Oracle):
         self.end_order.append(trial_id)
         self._record(*_reported_accuracies(trial))
 
-    def save(self):
+    def save(self) -> None:
         """Writes `oracle.json`, atomically."""
         write_json(self._get_oracle_fname(), self.get_state())
 
-    def reload(self):
+    def reload(self) -> None:
         """Reads `oracle.json` alone: keras-tuner's trial files may have been cut off by a kill.
 
         Raises:

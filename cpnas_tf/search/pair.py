@@ -5,12 +5,16 @@ References:
 """
 
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from cpnas_tf import devices
+from cpnas_tf.genotypes import Genotype
 from cpnas_tf.networks.operations import PRECISIONS
+from cpnas_tf.search.supernet import Supernet
 
 
 class Pair:
@@ -35,8 +39,17 @@ class Pair:
     """
 
     def __init__(
-        self, supernets, *, stream, validation, steps, batch_size, rate, momentum, weight_decay
-    ):
+        self,
+        supernets: Mapping[str, Supernet],
+        *,
+        stream: Callable[..., tf.data.Dataset],
+        validation: tf.data.Dataset,
+        steps: int,
+        batch_size: int,
+        rate: Callable[[int], float],
+        momentum: float,
+        weight_decay: float,
+    ) -> None:
         self.supernets, self.images = supernets, steps * batch_size
         self._stream, self._validation, self.steps = stream, validation, steps
         self.rate, self._sgd = rate, {"momentum": momentum, "weight_decay": weight_decay}
@@ -77,11 +90,18 @@ class Pair:
         counts = self.strategy.run(replica, args=(images, labels))
         return [self.strategy.reduce("sum", count, axis=None) for count in counts]
 
-    def batches(self, *, epoch):
+    def batches(self, *, epoch: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """An iterator over the batches to train on, from an epoch to the search's end."""
         return iter(self._stream(first_step=epoch * self.steps))
 
-    def train_epoch(self, genotype, epoch, batches, *, on_step):
+    def train_epoch(
+        self,
+        genotype: Genotype,
+        epoch: int,
+        batches: Iterator[tuple[tf.Tensor, tf.Tensor]],
+        *,
+        on_step: Callable[[int, int, int], None],
+    ) -> dict[str, float]:
         """Trains an architecture for an epoch; the only host synchronization is at its end.
 
         Args:
@@ -103,7 +123,7 @@ class Pair:
             on_step(epoch, step, self.steps)
         return dict(zip(PRECISIONS, map(float, totals), strict=True))
 
-    def validate(self, genotype):
+    def validate(self, genotype: Genotype) -> dict[str, float]:
         """The accuracy of an architecture by precision."""
         choices = tf.constant(genotype.indices)
         totals, images_seen = [0] * len(PRECISIONS), 0
@@ -116,7 +136,7 @@ class Pair:
             for precision, total in zip(PRECISIONS, totals, strict=True)
         }
 
-    def estimate(self, genotypes, *, architectures):
+    def estimate(self, genotypes: Sequence[Genotype], *, architectures: int) -> dict[str, Any]:
         """Measures what a search will cost; the supernets are trained a little by it.
 
         Args:
@@ -147,7 +167,7 @@ class Pair:
         }
 
 
-def share(batch):
+def share(batch: tf.Tensor) -> tf.Tensor:
     """The part of a batch that is this replica's."""
     context = tf.distribute.get_replica_context()
     parts = tf.reshape(batch, [context.num_replicas_in_sync, -1, *batch.shape[1:]])

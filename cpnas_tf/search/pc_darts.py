@@ -18,11 +18,13 @@ import functools
 import math
 import os
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf.data import images, streams
+from cpnas_tf.data import AnyImages, images, streams
 from cpnas_tf.devices import peak_bytes
 from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import check_network
@@ -36,7 +38,7 @@ from cpnas_tf.training.optimizers import Adam, check_optimizer, make_optimizer
 ADAM_BETAS = (0.5, 0.999)
 
 
-def derive_cell(strengths, *, operations, inputs):
+def derive_cell(strengths: np.ndarray, *, operations: Sequence[str], inputs: int) -> list[str]:
     """The operations of a cell's 14 edges, from how much alpha and beta favour each of them.
 
     Every edge takes its strongest operation but `none`, and every node keeps the `inputs` edges
@@ -97,30 +99,30 @@ class PCDarts:
 
     def __init__(
         self,
-        train,
-        validation,
+        train: AnyImages,
+        validation: AnyImages,
         *,
-        cells=8,
-        channels=16,
-        precision="child",
-        operations=OPERATIONS,
-        partial=4,
-        inputs=2,
-        epochs=50,
-        warmup_epochs=15,
-        batch_size=256,
-        learning_rate=0.1,
-        momentum=0.9,
-        weight_decay=3e-4,
-        gradient_clip=5.0,
-        architecture_learning_rate=6e-4,
-        architecture_weight_decay=1e-3,
-        augmentation=None,
-        seed=0,
-    ):
+        cells: int = 8,
+        channels: int = 16,
+        precision: str = "child",
+        operations: Sequence[str] = OPERATIONS,
+        partial: int = 4,
+        inputs: int = 2,
+        epochs: int = 50,
+        warmup_epochs: int = 15,
+        batch_size: int = 256,
+        learning_rate: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 3e-4,
+        gradient_clip: float = 5.0,
+        architecture_learning_rate: float = 6e-4,
+        architecture_weight_decay: float = 1e-3,
+        augmentation: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
         if not isinstance(train, images.Images):
             raise ValueError("PC-DARTS needs images in memory: search on imagenet2012 with cpnas")
-        network = {
+        network: dict[str, Any] = {
             "input_shape": train.image_shape,
             "classes": train.classes,
             "cells": cells,
@@ -138,7 +140,11 @@ class PCDarts:
         _check_whole("epochs", epochs, 1, math.inf)
         _check_whole("warmup_epochs", warmup_epochs, 0, epochs - 1)
         _check_adam(architecture_learning_rate, architecture_weight_decay)
-        sgd = {"momentum": momentum, "weight_decay": weight_decay, "gradient_clip": gradient_clip}
+        sgd: dict[str, Any] = {
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "gradient_clip": gradient_clip,
+        }
         check_optimizer("sgd", learning_rate=learning_rate, **sgd)
         self.epochs, self.warmup_epochs = epochs, warmup_epochs
         self._halves = _halve(train, validation)
@@ -183,12 +189,12 @@ class PCDarts:
         )
         return supernet
 
-    def images(self, epochs):
+    def images(self, epochs: int) -> int:
         """How many images the first `epochs` epochs train on, those of both halves."""
         architecture_epochs = max(0, epochs - self.warmup_epochs)
         return epochs * len(self._halves[0]) + architecture_epochs * len(self._halves[1])
 
-    def strengths(self, supernet):
+    def strengths(self, supernet: MixedSupernet) -> np.ndarray:
         """How much each operation on each edge is favoured: share of the edge times its own.
 
         Returns:
@@ -198,7 +204,7 @@ class PCDarts:
         operation_shares, edge_shares = shares(supernet.alpha, supernet.beta)
         return operation_shares.numpy() * edge_shares.numpy()[..., np.newaxis]
 
-    def genotype(self, supernet):
+    def genotype(self, supernet: MixedSupernet) -> Genotype:
         """The `Genotype` that a supernet's alpha and beta favour, see `derive_cell`."""
         return Genotype(
             *(
@@ -207,12 +213,12 @@ class PCDarts:
             )
         )
 
-    def scores(self, supernet):
+    def scores(self, supernet: MixedSupernet) -> list[dict[str, float]]:
         """For each of the 28 edges a dict, operation -> strength."""
         rows = self.strengths(supernet).reshape(len(CELL_TYPES) * len(EDGES), -1).tolist()
         return [dict(zip(self._operations, row, strict=True)) for row in rows]
 
-    def plan(self):
+    def plan(self) -> str:
         """What the search is going to do and to cost, as text; its first steps are measured."""
         return progress.plan_epochs(
             epochs=self.epochs,
@@ -249,7 +255,9 @@ class PCDarts:
             "peak_bytes": peak_bytes(),
         }
 
-    def start(self, directory, *, verbose="auto"):
+    def start(
+        self, directory: str | os.PathLike[str], *, verbose: int | str = "auto"
+    ) -> "PCDartsRun":
         """The search in a folder, which goes on from what it finds there.
 
         Args:
@@ -260,7 +268,9 @@ class PCDarts:
         """
         return PCDartsRun(self, self._build(), directory=directory, verbose=verbose)
 
-    def run(self, directory, *, verbose="auto"):
+    def run(
+        self, directory: str | os.PathLike[str], *, verbose: int | str = "auto"
+    ) -> dict[str, Any]:
         """Runs the search in a folder, or goes on with it.
 
         Args:
@@ -303,7 +313,14 @@ class PCDartsRun:
         rows: of `search.csv`, see `search_log.write_epochs`.
     """
 
-    def __init__(self, planned, supernet, *, directory, verbose="auto"):
+    def __init__(
+        self,
+        planned: PCDarts,
+        supernet: MixedSupernet,
+        *,
+        directory: str | os.PathLike[str],
+        verbose: int | str = "auto",
+    ) -> None:
         self._verbose = progress.check_verbose(verbose)
         self._planned, self.supernet = planned, supernet
         self._folder = os.fspath(directory)
@@ -315,11 +332,11 @@ class PCDartsRun:
         self._summaries = Summaries(os.path.join(self._folder, "logs"))
 
     @property
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """The search so far, a dict per epoch."""
         return self._checkpoints.record["rows"]
 
-    def search(self):
+    def search(self) -> None:
         """Runs the epochs that are left."""
         planned, done = self._planned, len(self.rows)
         if done == planned.epochs:
@@ -335,7 +352,7 @@ class PCDartsRun:
             callbacks=[_Epochs(self, shown)],
         )
 
-    def finish_epoch(self, logs, seconds):
+    def finish_epoch(self, logs: Mapping[str, Any], seconds: float) -> int:
         """Notes an epoch's logs, then writes `search.csv` and the checkpoint it belongs to.
 
         Returns:
@@ -366,17 +383,17 @@ class PCDartsRun:
 class _Epochs(tf.keras.callbacks.Callback):
     """Ends each epoch of a search: checks it, has it saved, and shows it."""
 
-    def __init__(self, search, progress):
+    def __init__(self, search: PCDartsRun, progress: progress.Progress) -> None:
         super().__init__()
         self._search, self._progress = search, progress
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch, self._started = epoch, time.monotonic()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._progress.step(self._epoch, batch, self.params["steps"])
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         for name, value in logs.items():
             if not math.isfinite(value):
                 raise ValueError(

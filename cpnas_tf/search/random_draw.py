@@ -1,11 +1,17 @@
 """The random method: a genotype drawn uniformly, which other methods are compared with."""
 
+import os
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 
 
-def random_genotype(seed, *, operations=OPERATIONS, allow_none=True):
+def random_genotype(
+    seed: int, *, operations: Sequence[str] = OPERATIONS, allow_none: bool = True
+) -> Genotype:
     """Draws the operation of each edge, uniformly and independently.
 
     Args:
@@ -39,21 +45,23 @@ class RandomDraw:
 
     def __init__(
         self,
-        train=None,
-        validation=None,
+        train: Any = None,
+        validation: Any = None,
         *,
-        operations=OPERATIONS,
-        allow_none=True,
-        seed=0,
-        **others,
-    ):
+        operations: Sequence[str] = OPERATIONS,
+        allow_none: bool = True,
+        seed: int = 0,
+        **others: Any,
+    ) -> None:
         self._genotype = random_genotype(seed, operations=operations, allow_none=allow_none)
 
-    def plan(self):
+    def plan(self) -> str:
         """What is going to be done, as text."""
         return "A genotype is drawn at random; nothing is trained."
 
-    def run(self, directory, *, verbose="auto"):
+    def run(
+        self, directory: str | os.PathLike[str], *, verbose: int | str = "auto"
+    ) -> dict[str, Any]:
         """The draw, as a search returns what it found; it costs nothing and scores nothing."""
         del directory, verbose
         return {"genotype": self._genotype, "scores": None, "seconds": 0.0, "images": 0}

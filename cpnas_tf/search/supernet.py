@@ -29,11 +29,13 @@ References:
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf.genotypes import CELL_TYPES, EDGES, OPERATIONS
+from cpnas_tf.genotypes import CELL_TYPES, EDGES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import (
     build_network,
     check_network,
@@ -81,18 +83,23 @@ class Supernet:
     def __init__(
         self,
         *,
-        input_shape,
-        classes,
-        cells=6,
-        channels=16,
-        precision="child",
-        stem="cifar",
-        real_inputs=(),
-        operations=OPERATIONS,
-        seed=0,
-        dtype="float32",
-    ):
-        self._settings = {"cells": cells, "channels": channels, "classes": classes, "stem": stem}
+        input_shape: Sequence[int],
+        classes: int,
+        cells: int = 6,
+        channels: int = 16,
+        precision: str = "child",
+        stem: str = "cifar",
+        real_inputs: Sequence[str] = (),
+        operations: Sequence[str] = OPERATIONS,
+        seed: int = 0,
+        dtype: str = "float32",
+    ) -> None:
+        self._settings: dict[str, Any] = {
+            "cells": cells,
+            "channels": channels,
+            "classes": classes,
+            "stem": stem,
+        }
         check_network(input_shape=input_shape, **self._settings)
         self._input_shape, self._operations = tuple(input_shape), tuple(operations)
         self._precision, self._real_inputs = precision, real_inputs
@@ -188,7 +195,7 @@ class Supernet:
         units = self._units(self._trunk_layout.values(rows[_TRUNK][0]))
         return walk(units, images, edge=edge, **self._settings)
 
-    def logits(self, images, choices):
+    def logits(self, images: tf.Tensor, choices: tf.Tensor) -> tf.Tensor:
         """The logits of one architecture, to be called in a `tf.function`.
 
         Args:
@@ -201,7 +208,16 @@ class Supernet:
         choices = self._on_host(choices)
         return self._logits(images, choices, _gather(self._banks, self._positions(choices)))
 
-    def train_step(self, images, labels, choices, *, learning_rate, momentum, weight_decay):
+    def train_step(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        choices: tf.Tensor,
+        *,
+        learning_rate: tf.Tensor,
+        momentum: float,
+        weight_decay: float,
+    ) -> tf.Tensor:
         """One step of SGD on the sampled path's weights, to be called in a `tf.function`.
 
         With the gradient g of the cross-entropy at w: v = momentum v + g + weight_decay w and
@@ -237,7 +253,7 @@ class Supernet:
             _scatter(self._banks[key], positions[key], old - learning_rate * velocity)
         return loss
 
-    def derive(self, genotype):
+    def derive(self, genotype: Genotype) -> tf.keras.Model:
         """The ordinary Keras network of a genotype, with the supernet's weights.
 
         Its BN layers have fresh moving averages: call it with `training=True` to get what

@@ -9,8 +9,10 @@ import math
 import os
 import tempfile
 import time
+from typing import Any
 
 from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import Trial
 from keras_tuner.errors import FatalError, FatalRuntimeError
 
 from cpnas_tf import devices
@@ -20,7 +22,8 @@ from cpnas_tf.networks.operations import PRECISIONS
 from cpnas_tf.runs import progress, search_log
 from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.runs.tensorboard import Summaries
-from cpnas_tf.search.oracle import ACCURACIES
+from cpnas_tf.search.oracle import ACCURACIES, ChildParentOracle
+from cpnas_tf.search.pair import Pair
 
 
 class ChildParentTuner(BaseTuner):
@@ -46,15 +49,22 @@ class ChildParentTuner(BaseTuner):
         ValueError: if checkpoints are there and none can be read, or they are of another search.
     """
 
-    def __init__(self, oracle, pair, *, directory, verbose="auto"):
+    def __init__(
+        self,
+        oracle: ChildParentOracle,
+        pair: Pair,
+        *,
+        directory: str | os.PathLike[str],
+        verbose: int | str = "auto",
+    ) -> None:
         verbose = progress.check_verbose(verbose)
-        self.pair, self.seconds = pair, []
+        self.pair = pair
+        self.seconds: list[float] = []
         self._folder, self._is_chief = os.fspath(directory), devices.is_chief(pair.strategy)
-        self._checkpoints = Checkpoints(
-            self._folder,
-            strategy=pair.strategy,
-            **{name: list(supernet.variables) for name, supernet in pair.supernets.items()},
-        )
+        parts: dict[str, Any] = {
+            name: list(supernet.variables) for name, supernet in pair.supernets.items()
+        }
+        self._checkpoints = Checkpoints(self._folder, strategy=pair.strategy, **parts)
         # Other workers have keras-tuner write its files where nobody reads them.
         own = self._folder if self._is_chief else tempfile.mkdtemp()
         with _own_oracle():
@@ -65,12 +75,12 @@ class ChildParentTuner(BaseTuner):
         self._progress = progress.Progress(oracle.architectures, done, verbose=verbose)
         self._summaries = Summaries(os.path.join(self._folder, "logs"))
 
-    def search(self):
+    def search(self) -> None:
         """Runs all trials that are left."""
         with _own_oracle():
             super().search()
 
-    def run_trial(self, trial):
+    def run_trial(self, trial: Trial) -> dict[str, float]:
         """Trains the trial's child and parent for an epoch and returns both accuracies.
 
         Raises:
@@ -101,7 +111,7 @@ class ChildParentTuner(BaseTuner):
                     f"try a lower learning_rate than {self.pair.rate(0):g}"
                 )
 
-    def on_trial_end(self, trial):
+    def on_trial_end(self, trial: Trial) -> None:
         """Lets the oracle score the trial, then writes `search.csv` and the state."""
         super().on_trial_end(trial)
         if self._is_chief:
@@ -123,7 +133,7 @@ class ChildParentTuner(BaseTuner):
             pictures["indicator"] = figures.render(figure, "png")
         self._summaries.write(number, scalars, pictures=pictures)
 
-    def save(self):
+    def save(self) -> None:
         """Writes `search.csv`, then the checkpoint it belongs to.
 
         In this order: a search that is killed between the two does the last row again.
@@ -134,7 +144,7 @@ class ChildParentTuner(BaseTuner):
         self._checkpoints.record = {"oracle": self.oracle.get_state(), "seconds": self.seconds}
         self._checkpoints.save(epochs=len(results), steps=len(results) * self.pair.steps)
 
-    def reload(self):
+    def reload(self) -> None:
         """Goes on from the newest checkpoint that can be read, if there is one.
 
         Raises:
@@ -144,13 +154,13 @@ class ChildParentTuner(BaseTuner):
             self.oracle.set_state(self._checkpoints.record["oracle"])
             self.seconds = self._checkpoints.record["seconds"]
 
-    def genotype(self):
+    def genotype(self) -> Genotype:
         """The `Genotype` that was found, at the search's end."""
         return self.oracle.genotype()
 
-    def scores(self):
+    def scores(self) -> list[dict[str, float]]:
         """For each of the 28 edges a dict, operation -> its last zbar."""
-        scores = [{} for _ in CHOICES]
+        scores: list[dict[str, float]] = [{} for _ in CHOICES]
         for stage in self.oracle.history:
             for edge, indicators in zip(scores, stage, strict=True):
                 edge.update({name: zbar for name, (zbar, _) in indicators.items()})

@@ -133,7 +133,7 @@ class Training:
         self._stream()  # refuses an impossible batch size or augmentation
         self._steps = streams.steps_per_epoch(images, batch_size=batch_size)
         self._is_warm = warm_start is not None
-        if self._is_warm:
+        if warm_start is not None:
             load_weights(model, warm_start)
         with devices.scope(self._strategy, policy=model.dtype_policy):
             self._trained = add_auxiliary_tower(model) if auxiliary_weight else model
