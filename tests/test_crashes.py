@@ -93,10 +93,10 @@ def ablate(folder, *, seed=0, overwrite=False):
 
 def check_search(folder):
     if (folder / "search.csv").exists():
-        search_log.read_epochs(folder / "search.csv")
+        search_log.read(folder / "search.csv")
     if (folder / "genotype.json").exists():
         Genotype.load(folder / "genotype.json")
-        assert len(search_log.read_epochs(folder / "search.csv")) == EPOCHS
+        assert len(search_log.read(folder / "search.csv")) == EPOCHS
 
 
 def check_train(folder):
