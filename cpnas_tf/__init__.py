@@ -16,6 +16,17 @@ References:
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cpnas_tf.data import load as load
+    from cpnas_tf.genotypes import Genotype as Genotype
+    from cpnas_tf.networks.cells import build_network as build_network
+    from cpnas_tf.search.oracle import ChildParentOracle as ChildParentOracle
+    from cpnas_tf.training import evaluate as evaluate
+    from cpnas_tf.training import train as train
+    from cpnas_tf.training.child_parent import ChildParentLoss as ChildParentLoss
+    from cpnas_tf.training.models import load_model as load_model
 
 __version__ = "0.2.0"
 
@@ -32,13 +43,13 @@ _MODULES = {
 __all__ = list(_MODULES)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 

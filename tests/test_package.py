@@ -120,6 +120,14 @@ def test_public_names_resolve(name):
     assert name in dir(cpnas_tf)
 
 
+def test_type_checkers_find_each_public_name_in_its_module():
+    (block,) = (node for node in parse(pathlib.Path(cpnas_tf.__file__)).body if is_for_types(node))
+    found = {name.rpartition(".") for name in imported(block.body)}
+    assert {name: module for module, _, name in found} == {
+        name: f"cpnas_tf.{module}" for name, module in cpnas_tf._MODULES.items()
+    }
+
+
 def test_no_public_name_hides_a_module():
     assert not set(cpnas_tf.__all__) & {module_name(path) for path in MODULES}
 
@@ -147,12 +155,15 @@ def parse(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+def is_for_types(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def executed(node, *, functions=True):
     """The syntax nodes but those that only a type checker reads and, if wanted, functions'."""
     for child in ast.iter_child_nodes(node):
         function = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
-        if not for_types and (functions or not function):
+        if not is_for_types(child) and (functions or not function):
             yield child
             yield from executed(child, functions=functions)
 
@@ -177,7 +188,7 @@ def test_layering(path):
     name = module_name(path)
     room = name.split(".")[0]
     tree = parse(path)
-    names = imported(ast.walk(tree))
+    names = imported(executed(tree) if room == "__init__" else ast.walk(tree))
     own = {name.split(".")[1] for name in names if name.startswith("cpnas_tf.")}
     assert own <= {room, *ROOMS[: ROOMS.index(room)]} if room in ROOMS else not own
     others = packages(executed(tree)) - {"cpnas_tf"}

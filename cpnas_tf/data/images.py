@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Images:
 
     images: np.ndarray
     labels: np.ndarray
-    class_names: tuple[str, ...]
+    class_names: Sequence[str]
     origin: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ References:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -18,6 +18,7 @@ from cpnas_tf.networks.operations import (
     check_drop_path,
 )
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 STEMS = ("cifar", "imagenet")
 STEM_MULTIPLIER = 3
 
@@ -147,8 +148,12 @@ def edge_scope(cell: int, number: int, operation: str) -> str:
     return f"cell{cell}_{source}_{target}_{operation}"
 
 
-# Autograph finds nothing to do in Keras's and Larq's layers, and takes its time to find that out.
-@tf.autograph.experimental.do_not_convert
+def _without_autograph(function: _Function) -> _Function:
+    """Autograph finds nothing to do in Keras's and Larq's layers, and takes its time for that."""
+    return tf.autograph.experimental.do_not_convert(function)
+
+
+@_without_autograph
 def build_network(
     genotype: Genotype,
     *,

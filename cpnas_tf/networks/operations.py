@@ -57,7 +57,7 @@ def check_real_inputs(kinds: Sequence[str]) -> None:
 class _State(tf.train.Checkpoint):
     """Holds variables that Keras takes for no weights, but looks for in a checkpoint."""
 
-    @tf.train.Checkpoint.save_counter.setter
+    @tf.train.Checkpoint.save_counter.setter  # type: ignore[untyped-decorator]
     def save_counter(self, value: Any) -> None:
         """Lets a SavedModel be loaded, which sets all that was saved; nothing is counted here."""
 

@@ -151,7 +151,7 @@ def _style_panels(*panels, stages=()):
 
 def _label_stages(axes, stages, *, operations):
     """Writes above each stage how many operations each edge has left."""
-    style: dict[str, Any] = {"fontsize": 8, "va": "bottom", "ha": "center"}
+    style = {"fontsize": 8, "va": "bottom", "ha": "center"}
     for stage, first, last in stages:
         middle, where = (first + last) / 2, axes.get_xaxis_transform()
         axes.text(middle, 1.02, str(operations - stage), transform=where, **style)

@@ -76,7 +76,7 @@ class TrainedRun:
         return read_json(path) if os.path.exists(path) else None
 
     @property
-    def class_names(self) -> tuple[str, ...]:
+    def class_names(self) -> Sequence[str]:
         """The classes' names, in the order of the logits."""
         recorded = self.record.get("images")
         return tuple(recorded["classes"]) if recorded else self.test_images().class_names
@@ -99,7 +99,7 @@ class TrainedRun:
             model = reference.build(self.model, **shape)
         else:
             network = {"precision": self.precision, **self.config["network"]}
-            model = cells.build_network(self.genotype, **shape, **network)
+            model = cells.build_network(self.genotype, **shape, **network)  # type: ignore[arg-type]
         load_weights(model, self.directory)
         return model
 
