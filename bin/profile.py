@@ -102,5 +102,8 @@ def _print_comparison(profile, *, on_cifar10):
 if __name__ == "__main__":
     app.run(
         main,
-        sections=("strategy", "mixed_precision", "data", "network", "training", "child_parent"),
+        sections=(
+            *("strategy", "mixed_precision", "data", "split"),
+            *("network", "training", "child_parent"),
+        ),
     )
