@@ -15,6 +15,7 @@ from cpnas_tf.networks.operations import (
     OPERATION_FUNCTIONS,
     DropPath,
     LarqUnits,
+    Unit,
     check_drop_path,
 )
 
@@ -99,7 +100,8 @@ def walk(
     after_reduction = stem == "imagenet"  # s0 is twice as large as s1
     for cell in range(cells):
         reduction = cell in reduction_cells(cells)
-        channels *= 2 if reduction else 1
+        cell_stride = 2 if reduction else 1
+        channels *= cell_stride
         units.scope = f"cell{cell}_input0"
         preprocess = units.factorized_reduction if after_reduction else units.pointwise
         nodes = [preprocess(s0, channels, kind="preprocessing")]
@@ -109,9 +111,13 @@ def walk(
             incoming = []
             for number, (source, edge_target) in enumerate(EDGES):
                 if edge_target == target:
-                    stride = 2 if reduction and source < INPUT_NODES else 1
+                    stride = cell_stride if source < INPUT_NODES else 1
                     incoming.append(edge(cell, number, nodes[source], stride))
-            nodes.append(_sum_or_zeros(units, incoming, nodes[0], 2 if reduction else 1))
+            incoming = [x for x in incoming if x is not None]
+            if incoming:
+                nodes.append(units.node(incoming, cell=cell, target=target))
+            else:
+                nodes.append(tf.zeros_like(nodes[0][:, ::cell_stride, ::cell_stride]))
         name = f"cell{cell}_{'reduction' if reduction else 'normal'}"
         s0, s1 = s1, units.concatenate(nodes[INPUT_NODES:], name=name)
         after_reduction = reduction
@@ -127,13 +133,6 @@ def _stem(units, images, channels, stem):
     x = units.stem(images, channels // 2, stride=2)
     x = units.stem(x, channels, stride=2, relu=True)
     return x, units.stem(x, channels, stride=2, relu=True)
-
-
-def _sum_or_zeros(units, incoming, like, stride):
-    incoming = [x for x in incoming if x is not None]
-    if not incoming:
-        return tf.zeros_like(like[:, ::stride, ::stride])
-    return incoming[0] if len(incoming) == 1 else units.add(incoming)
 
 
 def edge_operation(genotype: Genotype, *, cell: int, number: int, cells: int) -> str:
@@ -164,6 +163,7 @@ def build_network(
     precision: str = "child",
     stem: str = "cifar",
     real_inputs: Sequence[str] = (),
+    unit: str | Unit = "paper",
     drop_path: float = 0.0,
 ) -> tf.keras.Model:
     """Builds the network of a genotype as a functional Keras model.
@@ -186,6 +186,9 @@ def build_network(
         real_inputs: the convolutions whose input a child leaves real, of `operations.REAL_INPUTS`:
             ("depthwise",) is the paper's `*`, ("depthwise", "preprocessing") its `**`. A parent's
             are all real.
+        unit: how the units are built: "paper", "residual" (nodes are means, shortcuts around the
+            convolutions, a BN in front of each activation, the kernels' gradient without alpha), or
+            an `operations.Unit` of some of these.
         drop_path: the probability with which training drops an edge's operation for an image, all
             but a skip_connect that passes its input on; 0 for no such layers. See
             `scale_drop_path`.
@@ -210,7 +213,7 @@ def build_network(
         input_shape=input_shape, classes=classes, cells=cells, channels=channels, stem=stem
     )
     check_drop_path(drop_path)
-    units = LarqUnits(precision, real_inputs=real_inputs)
+    units = LarqUnits(precision, real_inputs=real_inputs, unit=unit)
 
     def edge(cell, number, x, stride):
         operation = edge_operation(genotype, cell=cell, number=number, cells=cells)

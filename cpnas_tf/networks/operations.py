@@ -26,13 +26,13 @@ References:
 
 import collections
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import larq as lq
 import tensorflow as tf
 
-from cpnas_tf.networks.quantizers import DepthwiseMagnitudeAwareSign, Relu
+from cpnas_tf.networks.quantizers import DepthwiseMagnitudeAwareSign, Relu, UnscaledSign
 
 PRECISIONS = ("child", "parent")
 REAL_INPUTS = ("depthwise", "preprocessing")
@@ -121,17 +121,100 @@ def further(x: tf.Tensor) -> tf.Tensor:
     return tf.slice(x, [0, 1, 1, *[0] * others], [-1] * len(x.shape))
 
 
+def channel_means(x: tf.Tensor, filters: int) -> tf.Tensor:
+    """Maps `[batch, height, width, groups * filters]` averaged over the groups of channels."""
+    shape = [-1, *x.shape[1:3], x.shape[-1] // filters, filters]
+    return tf.reduce_mean(tf.reshape(x, shape), axis=3)
+
+
+@lq.utils.register_keras_custom_object
+class ChannelMeans(tf.keras.layers.Layer):
+    """`channel_means` as a layer: the shortcut around a convolution that has fewer filters.
+
+    Args:
+        filters: channels of the output; those of the input are a multiple.
+    """
+
+    def __init__(self, filters: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.filters = filters
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Averages `[batch, height, width, channels]` to `[batch, height, width, filters]`."""
+        return channel_means(x, self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters}
+
+
+class Unit(NamedTuple):
+    """How a network's units are built, in child and parent alike.
+
+    Attributes:
+        mean_nodes: whether a node is the mean, not the sum, of its edges. A sum of up to five BN
+            outputs leaves the window |x| <= 1 in which the straight-through estimator passes
+            gradients.
+        shortcuts: whether each convolution's input is added to its BN's output: averaged over 2x2
+            pixels at stride 2, and over groups of channels where there are fewer filters.
+        norm_first: whether a BN is in front of each activation as well.
+        scaled_gradient: whether the gradient of a 1-bit kernel alpha * sign(H) has the factor
+            alpha, as it follows from the forward pass. Without it SGD moves more signs.
+
+    References:
+        Bi-Real Net (Liu et al., 2018) for the shortcuts and the unscaled gradient.
+    """
+
+    mean_nodes: bool = False
+    shortcuts: bool = False
+    norm_first: bool = False
+    scaled_gradient: bool = True
+
+
+UNITS = {
+    "paper": Unit(),
+    "residual": Unit(mean_nodes=True, shortcuts=True, norm_first=True, scaled_gradient=False),
+}
+
+
+def find_unit(unit: str | Unit) -> Unit:
+    """The `Unit` of a name of `UNITS`, or the one given.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if isinstance(unit, Unit):
+        return unit
+    if unit not in UNITS:
+        raise ValueError(f"unit must be one of {', '.join(UNITS)}, received: {unit!r}")
+    return UNITS[unit]
+
+
 class Units:
-    """What the units of derived networks and of the supernet share: precision and names.
+    """What the units of derived networks and of the supernet share: their parts and names.
 
     Args:
         precision: "child" or "parent".
         real_inputs: the kinds of `REAL_INPUTS` whose input a child does not binarize.
+        unit: a name of `UNITS`, or a `Unit`.
     """
 
-    def __init__(self, precision: str, *, real_inputs: Sequence[str] = ()) -> None:
+    # What a subclass gives: tensors to tensors.
+    add: Callable[..., tf.Tensor]
+    concatenate: Callable[..., tf.Tensor]
+    _pointwise: Callable[..., tf.Tensor]
+    _halves: Callable[..., list[tf.Tensor]]
+    _depthwise: Callable[..., tf.Tensor]
+    _batch_norm: Callable[..., tf.Tensor]
+    _halved: Callable[..., tf.Tensor]
+    _channel_means: Callable[..., tf.Tensor]
+    _mean: Callable[..., tf.Tensor]
+
+    def __init__(
+        self, precision: str, *, real_inputs: Sequence[str] = (), unit: str | Unit = "paper"
+    ) -> None:
         check_precision(precision)
         check_real_inputs(real_inputs)
+        self.unit = find_unit(unit)
         self.child = precision == "child"
         self._real_inputs = tuple(real_inputs)
         self.scope = ""
@@ -148,6 +231,43 @@ class Units:
         name = f"{self.scope}_{kind}" if self.scope else kind
         self._counts[name] += 1
         return name if self._counts[name] == 1 else f"{name}_{self._counts[name]}"
+
+    def pointwise(self, x: tf.Tensor, filters: int, *, kind: str = "pointwise") -> tf.Tensor:
+        """Activation, 1x1 convolution, BN."""
+        y = self._batch_norm(self._pointwise(self._normalized(x), filters, kind))
+        return self._around(x, y)
+
+    def factorized_reduction(
+        self, x: tf.Tensor, filters: int, *, kind: str = "pointwise"
+    ) -> tf.Tensor:
+        """Activation, two stride-2 1x1 convolutions, the second a pixel further, BN."""
+        halves = self._halves(self._normalized(x), filters // 2, kind)
+        return self._around(x, self._batch_norm(self.concatenate(halves)))
+
+    def depthwise(
+        self, x: tf.Tensor, size: int, *, stride: int = 1, dilation: int = 1
+    ) -> tf.Tensor:
+        """Activation, depthwise convolution, BN."""
+        y = self._depthwise(self._normalized(x), size, stride=stride, dilation=dilation)
+        return self._around(x, self._batch_norm(y))
+
+    def _normalized(self, x):
+        return self._batch_norm(x) if self.unit.norm_first else x
+
+    def _around(self, x, y):
+        """A unit's output with the shortcut around it, if it has one: maps x of the same width."""
+        filters = y.shape[-1]
+        if not self.unit.shortcuts or x.shape[-1] % filters:
+            return y
+        x = x if x.shape[1:3] == y.shape[1:3] else self._halved(x)
+        return self.add([y, x if x.shape[-1] == filters else self._channel_means(x, filters)])
+
+    def node(self, parts: Sequence[tf.Tensor], *, cell: int, target: int) -> tf.Tensor:
+        """A node of a cell: the sum or the mean of what its edges give, at least one tensor."""
+        del cell, target
+        if len(parts) == 1:
+            return parts[0]
+        return self._mean(parts) if self.unit.mean_nodes else self.add(parts)
 
 
 class LarqUnits(Units):
@@ -171,7 +291,11 @@ class LarqUnits(Units):
 
     def _pointwise(self, x, filters, kind, *, stride=1):
         quantizers = self._quantizers(
-            kind, kernel_quantizer="magnitude_aware_sign", kernel_constraint="weight_clip"
+            kind,
+            kernel_quantizer="magnitude_aware_sign"
+            if self.unit.scaled_gradient
+            else UnscaledSign(),
+            kernel_constraint="weight_clip",
         )
         return self._convolution(x, filters, stride=stride, **quantizers)
 
@@ -185,16 +309,17 @@ class LarqUnits(Units):
         activation = {"input_quantizer": Relu()} if relu else {}
         return self._batch_norm(self._convolution(x, filters, size=3, stride=stride, **activation))
 
-    def pointwise(self, x: tf.Tensor, filters: int, *, kind: str = "pointwise") -> tf.Tensor:
-        """Activation, 1x1 convolution, BN."""
-        return self._batch_norm(self._pointwise(x, filters, kind))
+    def _halves(self, x, filters, kind):
+        return [self._pointwise(part, filters, kind, stride=2) for part in (x, further(x))]
 
-    def factorized_reduction(
-        self, x: tf.Tensor, filters: int, *, kind: str = "pointwise"
-    ) -> tf.Tensor:
-        """Activation, two stride-2 1x1 convolutions, the second a pixel further, BN."""
-        halves = [self._pointwise(part, filters // 2, kind, stride=2) for part in (x, further(x))]
-        return self._batch_norm(self.concatenate(halves))
+    def _halved(self, x):
+        return tf.keras.layers.AveragePooling2D(2, name=self.name("halved"))(x)
+
+    def _channel_means(self, x, filters):
+        return ChannelMeans(filters, name=self.name("channel_means"))(x)
+
+    def _mean(self, parts):
+        return tf.keras.layers.average(parts)
 
     def add(self, parts: Sequence[tf.Tensor]) -> tf.Tensor:
         """The sum of two tensors or more of one shape."""
@@ -204,16 +329,17 @@ class LarqUnits(Units):
         """Tensors side by side, along the channels."""
         return tf.keras.layers.concatenate(parts, name=name)
 
-    def depthwise(
-        self, x: tf.Tensor, size: int, *, stride: int = 1, dilation: int = 1
-    ) -> tf.Tensor:
-        """Activation, depthwise convolution, BN."""
+    def _depthwise(self, x, size, *, stride, dilation):
         quantizers = self._quantizers(
             "depthwise",
-            depthwise_quantizer=DepthwiseMagnitudeAwareSign(),
+            depthwise_quantizer=(
+                DepthwiseMagnitudeAwareSign()
+                if self.unit.scaled_gradient
+                else UnscaledSign(depthwise=True)
+            ),
             depthwise_constraint="weight_clip",
         )
-        x = lq.layers.QuantDepthwiseConv2D(
+        return lq.layers.QuantDepthwiseConv2D(
             size,
             strides=stride,
             dilation_rate=dilation,
@@ -222,7 +348,6 @@ class LarqUnits(Units):
             name=self.name("depthwise"),
             **quantizers,
         )(x)
-        return self._batch_norm(x)
 
     def pool(self, x: tf.Tensor, kind: str, *, stride: int) -> tf.Tensor:
         """3x3 pooling, "max" or "avg" (which does not count the padding), BN."""

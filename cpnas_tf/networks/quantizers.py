@@ -1,5 +1,7 @@
 """The 1-bit kernels: alpha * sign(H), and which layers of a network have them."""
 
+from typing import Any
+
 import larq as lq
 import tensorflow as tf
 
@@ -17,6 +19,33 @@ class DepthwiseMagnitudeAwareSign(lq.quantizers.SteSign):
         """Quantizes `[height, width, channels, 1]`; no gradient flows through alpha."""
         scale = tf.stop_gradient(tf.reduce_mean(tf.abs(inputs), axis=[0, 1], keepdims=True))
         return scale * super().call(inputs)
+
+
+def unscaled_gradient(signs: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """Scale * signs, whose gradient with respect to `signs` is 1 instead of `scale`."""
+    return signs + tf.stop_gradient(scale * signs - signs)
+
+
+@lq.utils.register_keras_custom_object
+class UnscaledSign(lq.quantizers.SteSign):
+    """alpha * sign(H) whose gradient is that of sign(H), without the factor alpha.
+
+    Args:
+        depthwise: whether the kernel is a depthwise one, with one alpha per channel.
+    """
+
+    def __init__(self, depthwise: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.depthwise = depthwise
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Quantizes `[height, width, in, out]`; no gradient flows through alpha."""
+        axes = filter_axes(inputs, self.depthwise)
+        scale = tf.stop_gradient(tf.reduce_mean(tf.abs(inputs), axis=axes, keepdims=True))
+        return unscaled_gradient(super().call(inputs), scale)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "depthwise": self.depthwise}
 
 
 @lq.utils.register_keras_custom_object

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf.networks.operations import BN_EPSILON, Units, further
+from cpnas_tf.networks.operations import BN_EPSILON, Unit, Units, channel_means, further
+from cpnas_tf.networks.quantizers import unscaled_gradient
 
 
 @tf.RegisterGradient("CpnasSteSign")
@@ -109,7 +110,11 @@ class BankUnits(Units):
         precision: "child" or "parent".
         take: gives the next parameter, `(name, shape, initial) -> float32 tensor`.
         dtype: of the convolutions.
-        real_inputs: as of `Units`.
+        real_inputs, unit: as of `Units`.
+
+    Attributes:
+        edge_counts: how many edges of each node `(cell, target)` carry an operation, an integer
+            tensor each, where the search may take some away; they count for means alone.
     """
 
     def __init__(
@@ -119,9 +124,11 @@ class BankUnits(Units):
         dtype: str = "float32",
         *,
         real_inputs: Sequence[str] = (),
+        unit: str | Unit = "paper",
     ) -> None:
-        super().__init__(precision, real_inputs=real_inputs)
+        super().__init__(precision, real_inputs=real_inputs, unit=unit)
         self._take, self._dtype = take, dtype
+        self.edge_counts: dict[tuple[int, int], tf.Tensor] = {}
 
     def _activated(self, x, kind):
         return {"sign": ste_sign, "relu": tf.nn.relu, None: tf.identity}[self.activation(kind)](x)
@@ -130,7 +137,9 @@ class BankUnits(Units):
         kernel = self._take(self.name(kind), shape, "glorot_uniform")
         if binary:
             scale = tf.stop_gradient(tf.reduce_mean(tf.abs(kernel), axes, keepdims=True))
-            kernel = scale * ste_sign(kernel)
+            signs = ste_sign(kernel)
+            scaled = self.unit.scaled_gradient
+            kernel = scale * signs if scaled else unscaled_gradient(signs, scale)
         return tf.cast(kernel, self._dtype)
 
     def _convolution(self, x, filters, *, size=1, stride=1, binary=False):
@@ -148,19 +157,31 @@ class BankUnits(Units):
         x = tf.cast(tf.nn.relu(x) if relu else x, self._dtype)
         return self._batch_norm(self._convolution(x, filters, size=3, stride=stride))
 
-    def pointwise(self, x: tf.Tensor, filters: int, *, kind: str = "pointwise") -> tf.Tensor:
-        x = self._convolution(self._activated(x, kind), filters, binary=self.child)
-        return self._batch_norm(x)
+    def _pointwise(self, x, filters, kind):
+        return self._convolution(self._activated(x, kind), filters, binary=self.child)
 
-    def factorized_reduction(
-        self, x: tf.Tensor, filters: int, *, kind: str = "pointwise"
-    ) -> tf.Tensor:
+    def _halves(self, x, filters, kind):
         x = self._activated(x, kind)
-        halves = [
-            self._convolution(part, filters // 2, stride=2, binary=self.child)
+        return [
+            self._convolution(part, filters, stride=2, binary=self.child)
             for part in (x, further(x))
         ]
-        return self._batch_norm(self.concatenate(halves))
+
+    def _halved(self, x):
+        return tf.nn.avg_pool2d(x, 2, 2, "VALID")
+
+    def _channel_means(self, x, filters):
+        return channel_means(x, filters)
+
+    def node(self, parts: Sequence[tf.Tensor], *, cell: int, target: int) -> tf.Tensor:
+        count = self.edge_counts.get((cell, target))
+        if not self.unit.mean_nodes or count is None:
+            return super().node(parts, cell=cell, target=target)
+        total = parts[0] if len(parts) == 1 else self.add(parts)
+        return total / tf.cast(tf.maximum(count, 1), total.dtype)
+
+    def _mean(self, parts):
+        return self.add(parts) / len(parts)
 
     def add(self, parts: Sequence[tf.Tensor]) -> tf.Tensor:
         return functools.reduce(operator.add, parts)
@@ -168,16 +189,13 @@ class BankUnits(Units):
     def concatenate(self, parts: Sequence[tf.Tensor], *, name: str | None = None) -> tf.Tensor:
         return tf.concat(parts, axis=-1, name=name)
 
-    def depthwise(
-        self, x: tf.Tensor, size: int, *, stride: int = 1, dilation: int = 1
-    ) -> tf.Tensor:
+    def _depthwise(self, x, size, *, stride, dilation):
         shape = [size, size, x.shape[-1], 1]
         kernel = self._kernel("depthwise", shape, binary=self.child, axes=(0, 1))
         x = self._activated(x, "depthwise")
-        x = tf.nn.depthwise_conv2d(
+        return tf.nn.depthwise_conv2d(
             x, kernel, [1, stride, stride, 1], "SAME", dilations=[dilation] * 2
         )
-        return self._batch_norm(x)
 
     def pool(self, x: tf.Tensor, kind: str, *, stride: int) -> tf.Tensor:
         if kind == "avg":

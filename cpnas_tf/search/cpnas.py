@@ -16,7 +16,7 @@ from cpnas_tf import devices
 from cpnas_tf.data import AnyImages, streams
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import check_network
-from cpnas_tf.networks.operations import PRECISIONS, check_real_inputs
+from cpnas_tf.networks.operations import PRECISIONS, Unit, check_real_inputs, find_unit
 from cpnas_tf.runs import progress
 from cpnas_tf.search.oracle import ChildParentOracle, sampling_orders
 from cpnas_tf.search.pair import Pair
@@ -37,7 +37,7 @@ class ChildParentSearch:
         validation: `Images` to validate on, disjoint from `train`.
         cells: cells of the supernets.
         channels: C of the supernets' first cell.
-        stem, real_inputs: as in `networks.cells.build_network`.
+        stem, real_inputs, unit: as in `networks.cells.build_network`.
         rounds: T, how often each operation is sampled before a pruning.
         beta: beta_P of Eq. 1.
         batch_size: images a step, of all replicas together.
@@ -66,6 +66,7 @@ class ChildParentSearch:
         channels: int = 16,
         stem: str = "cifar",
         real_inputs: Sequence[str] = (),
+        unit: str | Unit = "paper",
         rounds: int = 3,
         beta: float = 2.0,
         batch_size: int = 512,
@@ -103,6 +104,7 @@ class ChildParentSearch:
             Supernet,
             **network,
             real_inputs=real_inputs,
+            unit=find_unit(unit),
             operations=oracle.operations,
             seed=seed,
             dtype="bfloat16" if mixed_precision else "float32",

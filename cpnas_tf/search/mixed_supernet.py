@@ -16,6 +16,7 @@ References:
     normalization).
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ import tensorflow as tf
 
 from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES
 from cpnas_tf.networks.cells import reduction_cells, walk
-from cpnas_tf.networks.operations import BN_EPSILON, OPERATION_FUNCTIONS
+from cpnas_tf.networks.operations import BN_EPSILON, OPERATION_FUNCTIONS, Unit, find_unit
 from cpnas_tf.search.banks import BankUnits, Layout
 
 INITIAL_STDDEV = 1e-3
@@ -101,6 +102,7 @@ class MixedSupernet(tf.keras.Model):
         operations: the names of those that an edge mixes.
         partial: K: 1/K of the channels are mixed.
         seed: of all initial values.
+        unit: as in `build_network`. A node is a mean in any unit: the shares of its edges sum to 1.
     """
 
     def __init__(
@@ -114,10 +116,14 @@ class MixedSupernet(tf.keras.Model):
         operations: Sequence[str],
         partial: int,
         seed: int,
+        unit: str | Unit = "paper",
     ) -> None:
         super().__init__(name=precision)
         self._settings: dict[str, Any] = {"cells": cells, "channels": channels, "classes": classes}
-        self._precision, self._operations, self._partial = precision, operations, partial
+        self._operations, self._partial = operations, partial
+        self._units = functools.partial(
+            _MixedUnits, precision, unit=find_unit(unit)._replace(mean_nodes=False)
+        )
         self._plan(input_shape)
         random = np.random.default_rng(seed)
         edges = [len(CELL_TYPES), len(EDGES)]
@@ -147,13 +153,13 @@ class MixedSupernet(tf.keras.Model):
             key = (x.shape[-1], stride)
             if key not in self._banks:
                 layout = Layout()
-                self._mix(_MixedUnits(self._precision, layout.take), x, stride)
+                self._mix(self._units(layout.take), x, stride)
                 self._banks[key] = layout, []
             self._banks[key][1].append((cell, number))
             return x[:, ::stride, ::stride]
 
         with tf.Graph().as_default():
-            units = _MixedUnits(self._precision, self._trunk_layout.take)
+            units = self._units(self._trunk_layout.take)
             walk(units, tf.zeros([1, *input_shape]), edge=edge, **self._settings)
 
     def _mix(self, units, x, stride):
@@ -165,7 +171,7 @@ class MixedSupernet(tf.keras.Model):
         """One function for edges of a width and stride: `(row, operation shares, x) -> f(x)`."""
 
         def apply(row, operation_shares, x):
-            units = _MixedUnits(self._precision, layout.values(row))
+            units = self._units(layout.values(row))
             outputs = self._mix(units, x, stride)
             weighted = zip(tf.unstack(operation_shares), outputs, strict=True)
             mixed = sum(share * y for share, y in weighted)
@@ -185,7 +191,7 @@ class MixedSupernet(tf.keras.Model):
             y = function(rows[bank][row], operation_shares[cell_type, number], x)
             return edge_shares[cell_type, number] * y
 
-        units = _MixedUnits(self._precision, self._trunk_layout.values(rows[0][0]))
+        units = self._units(self._trunk_layout.values(rows[0][0]))
         return walk(units, images, edge=edge, **self._settings)
 
     def compile(

@@ -28,7 +28,7 @@ from cpnas_tf.data import AnyImages, images, streams
 from cpnas_tf.devices import peak_bytes
 from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import check_network
-from cpnas_tf.networks.operations import check_precision
+from cpnas_tf.networks.operations import Unit, check_precision, find_unit
 from cpnas_tf.runs import progress, search_log
 from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.runs.tensorboard import Summaries
@@ -80,6 +80,7 @@ class PCDarts:
         cells: cells of the supernet.
         channels: C of its first cell, a multiple of `partial`.
         precision: of its operations, "child" (1-bit) or "parent" (full precision).
+        unit: how they are built, as in `networks.cells.build_network`.
         operations: those that each edge mixes.
         partial: K: 1/K of the channels go through the operations; 1 for all.
         inputs: how many edges a node keeps in the genotype, see `derive_cell`.
@@ -105,6 +106,7 @@ class PCDarts:
         cells: int = 8,
         channels: int = 16,
         precision: str = "child",
+        unit: str | Unit = "paper",
         operations: Sequence[str] = OPERATIONS,
         partial: int = 4,
         inputs: int = 2,
@@ -164,6 +166,7 @@ class PCDarts:
             MixedSupernet,
             **network,
             precision=precision,
+            unit=find_unit(unit),
             operations=self._operations,
             partial=partial,
             seed=seed,

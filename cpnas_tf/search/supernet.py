@@ -44,7 +44,7 @@ from cpnas_tf.networks.cells import (
     reduction_cells,
     walk,
 )
-from cpnas_tf.networks.operations import OPERATION_FUNCTIONS
+from cpnas_tf.networks.operations import OPERATION_FUNCTIONS, Unit, find_unit
 from cpnas_tf.search.banks import BankUnits, Layout
 
 # The key of the bank that holds all that is no edge's: stem, preprocessing, classifier.
@@ -67,7 +67,7 @@ class Supernet:
         cells: number of cells (the paper's search: 6).
         channels: C of the first cell (the paper's search: 16).
         precision: "child" or "parent".
-        stem, real_inputs: as in `build_network`.
+        stem, real_inputs, unit: as in `build_network`.
         operations: those of `OPERATIONS` that an architecture may have.
         seed: of the initial weights; the same seed gives child and parent the same ones.
         dtype: of the convolutions, "float32" or "bfloat16"; weights, BN statistics and logits are
@@ -90,6 +90,7 @@ class Supernet:
         precision: str = "child",
         stem: str = "cifar",
         real_inputs: Sequence[str] = (),
+        unit: str | Unit = "paper",
         operations: Sequence[str] = OPERATIONS,
         seed: int = 0,
         dtype: str = "float32",
@@ -103,7 +104,10 @@ class Supernet:
         check_network(input_shape=input_shape, **self._settings)
         self._input_shape, self._operations = tuple(input_shape), tuple(operations)
         self._precision, self._real_inputs = precision, real_inputs
-        self._units = functools.partial(BankUnits, precision, dtype=dtype, real_inputs=real_inputs)
+        self._unit = find_unit(unit)
+        self._units = functools.partial(
+            BankUnits, precision, dtype=dtype, real_inputs=real_inputs, unit=self._unit
+        )
         self._plan_edges()
         random = np.random.default_rng(seed)
         self._banks = {
@@ -193,7 +197,19 @@ class Supernet:
             return self._edge_functions[key](operation, rows[key][row], x)
 
         units = self._units(self._trunk_layout.values(rows[_TRUNK][0]))
+        if self._unit.mean_nodes and "none" in self._operations:
+            units.edge_counts = self._edge_counts(choices)
         return walk(units, images, edge=edge, **self._settings)
+
+    def _edge_counts(self, choices):
+        """How many edges of each node carry an operation: `{(cell, target): int scalar}`."""
+        none = self._operations.index("none")
+        counts = {}
+        for cell in range(self._settings["cells"]):
+            for number, (_, target) in enumerate(EDGES):
+                carries = tf.cast(choices[self._edge_choice(cell, number)] != none, tf.int32)
+                counts[cell, target] = counts.get((cell, target), 0) + carries
+        return counts
 
     def logits(self, images: tf.Tensor, choices: tf.Tensor) -> tf.Tensor:
         """The logits of one architecture, to be called in a `tf.function`.
@@ -264,6 +280,7 @@ class Supernet:
             input_shape=self._input_shape,
             precision=self._precision,
             real_inputs=self._real_inputs,
+            unit=self._unit,
             **self._settings,
         )
         layers = self._trunk_layout.layers(self._banks[_TRUNK].numpy()[0, 0])

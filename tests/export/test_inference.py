@@ -40,9 +40,15 @@ class TestLogits:
 
     @pytest.mark.parametrize(
         "settings",
-        [{"real_inputs": REAL_INPUTS[:1]}, {"real_inputs": REAL_INPUTS}, {"drop_path": 0.5}],
+        [
+            {"real_inputs": REAL_INPUTS[:1]},
+            {"real_inputs": REAL_INPUTS},
+            {"drop_path": 0.5},
+            {"unit": "residual"},
+            {"unit": "residual", "precision": "parent"},
+        ],
     )
-    def test_equal_those_of_keras_with_real_inputs_and_drop_path(self, settings):
+    def test_equal_those_of_keras_with_other_settings(self, settings):
         network, images = make_network(**settings), normalized(IMAGES)
         expected = network(images, training=False).numpy()
         assert len(np.unique(expected)) > 100

@@ -14,6 +14,7 @@ from cpnas_tf.networks.operations import (
     PRECISIONS,
     DropPath,
     LarqUnits,
+    Unit,
     further,
 )
 from cpnas_tf.networks.quantizers import DepthwiseMagnitudeAwareSign
@@ -42,10 +43,10 @@ def randomized(model, *, seed=1):
     return model
 
 
-def built(apply, precision, *, shape=SHAPE, real_inputs=()):
+def built(apply, precision, *, shape=SHAPE, **settings):
     """The Keras model of a function of units and a tensor, with random weights."""
     x = tf.keras.Input(shape)
-    units = LarqUnits(precision, real_inputs=real_inputs)
+    units = LarqUnits(precision, **settings)
     return randomized(tf.keras.Model(x, apply(units, x)))
 
 
@@ -131,6 +132,39 @@ class NumpyUnits:
         return self.batch_norm("bn", np.concatenate(halves, axis=-1))
 
 
+class NumpyResidualUnits(NumpyUnits):
+    """The same with a BN in front of each activation and a shortcut around each convolution."""
+
+    def around(self, x, front, convolve, behind, kind="pointwise"):
+        y = self.batch_norm(behind, convolve(self.activation(self.batch_norm(front, x), kind)))
+        if y.shape[1] < x.shape[1]:
+            x = (x[:, ::2] + x[:, 1::2])[:, :, ::2] / 4 + (x[:, ::2] + x[:, 1::2])[:, :, 1::2] / 4
+        groups = x.shape[-1] // y.shape[-1]
+        return y + x.reshape(*x.shape[:3], groups, -1).mean(axis=3)
+
+    def separable(self, number, x, size, *, stride=1, dilation=1):
+        mark = "" if number == 1 else f"_{number}"
+        first = 4 * (number - 1) + 1
+        names = ["bn" if place == 1 else f"bn_{place}" for place in range(first, first + 4)]
+        window = {"size": size, "stride": stride, "dilation": dilation}
+
+        def depthwise(x):
+            return self.depthwise(f"depthwise{mark}", x, **window)
+
+        def pointwise(x):
+            return self.pointwise(f"convolution{mark}", x)
+
+        x = self.around(x, names[0], depthwise, names[1], "depthwise")
+        return self.around(x, names[2], pointwise, names[3])
+
+    def factorized_reduction(self, x, kind="pointwise"):
+        def halves(x):
+            parts = {"convolution": x[:, ::2, ::2], "convolution_2": x[:, 1::2, 1::2]}
+            return np.concatenate([self.pointwise(*part) for part in parts.items()], axis=-1)
+
+        return self.around(x, "bn", halves, "bn_2", kind)
+
+
 def average_without_padding(x, *, stride):
     counted = windows(np.ones_like(x), 3, stride=stride)
     return windows(x, 3, stride=stride).sum(axis=0) / counted.sum(axis=0)
@@ -163,6 +197,55 @@ def test_operation_is_what_numpy_computes(operation, stride, precision):
     result = expected(operation, numpy_units, x.astype("float64"), stride)
     assert result.shape == (3, 6 // stride, 8 // stride, 4)
     np.testing.assert_allclose(model(x), result, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_operation_of_residual_units_is_what_numpy_computes(operation, stride, precision):
+    x = images()
+    model = operation_model(operation, stride, precision, unit="residual")
+    numpy_units = NumpyResidualUnits(model, precision)
+    result = expected(operation, numpy_units, x.astype("float64"), stride)
+    np.testing.assert_allclose(model(x), result, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("filters", [4, 2, 1, 3, 8])
+def test_the_shortcut_around_fewer_filters_is_the_mean_of_groups(filters, precision):
+    """Where the filters divide the channels; else there is none."""
+    x = images()
+    model = built(
+        lambda units, x: units.pointwise(x, filters, kind="preprocessing"),
+        precision,
+        unit="residual",
+    )
+    units = NumpyResidualUnits(model, precision)
+    wide = x.astype("float64")
+    found = model(x)
+    y = units.batch_norm(
+        "bn_2", units.pointwise("convolution", units.activation(units.batch_norm("bn", wide)))
+    )
+    if 4 % filters == 0:
+        y = units.around(wide, "bn", lambda x: units.pointwise("convolution", x), "bn_2")
+    np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize(("unit", "divided"), [("paper", False), ("residual", True)])
+def test_a_node_is_the_sum_or_the_mean_of_its_edges(unit, divided, count):
+    parts = [images() + number for number in range(count)]
+    inputs = [tf.keras.Input(parts[0].shape[1:]) for _ in parts]
+    node = LarqUnits("child", unit=unit).node(inputs, cell=0, target=2)
+    total = np.sum(parts, axis=0) / (count if divided else 1)
+    model = tf.keras.Model(inputs, node)
+    np.testing.assert_allclose(model(parts), total, rtol=1e-5, atol=1e-5)
+
+
+def test_parts_of_a_unit_can_be_chosen_and_unknown_ones_are_refused():
+    assert LarqUnits("child", unit=Unit(shortcuts=True)).unit == Unit(shortcuts=True)
+    with pytest.raises(ValueError, match="unit must be one of paper, residual, received: 'best'"):
+        LarqUnits("child", unit="best")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

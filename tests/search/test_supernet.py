@@ -286,6 +286,19 @@ def test_bfloat16_is_nearly_the_same():
     assert max(losses[-1], other_losses[-1]) < 0.5 * losses[0]
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_supernet_of_residual_units_is_what_it_derives(precision):
+    """Nodes are the means of the edges that carry an operation."""
+    engine = Engine(precision, unit="residual", cells=2)
+    for seed in range(3):
+        engine.train(rotated(seed), seed=seed, learning_rate=0.1)
+    some = without(lambda source, target: target == 3 or source == 0)
+    for genotype in (rotated(3), some):
+        images, _ = engine.batch(1)
+        derived = engine.supernet.derive(genotype)(images, training=True)
+        np.testing.assert_allclose(engine.logits(genotype, seed=1), derived, atol=1e-4)
+
+
 def test_a_supernet_of_some_operations_has_no_others():
     operations = ("none", "avg_pool_3x3", "dil_conv_3x3")
     engine = Engine("parent", operations=operations, cells=1)
