@@ -1,6 +1,7 @@
 # make quickstart   search, train, evaluate, export and plot on the digits, into runs/quickstart; to be
 #                   done in minutes, with half of the images and of the epochs of the configs
 # make test         lint, format and type check, tests
+# make soak         the tests that take minutes, such as many kills at random instants
 #
 # Each makes the virtual environment .venv on first use, from $(PYTHON), which needs to be 3.10, 3.11 or
 # 3.12, with exactly the versions of constraints.txt. `make clean` removes it, the results in runs stay.
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 RUN := runs/quickstart
 
-.PHONY: quickstart quickstart-train quickstart-train_parent test lint format clean
+.PHONY: quickstart quickstart-train quickstart-train_parent test soak lint format clean
 .DELETE_ON_ERROR:
 
 quickstart: .venv/installed
@@ -27,7 +28,10 @@ quickstart-train quickstart-train_parent: quickstart-%: .venv/installed
 	$(VENV_PYTHON) bin/evaluate.py --workdir=$(RUN)/$* --overwrite
 
 test: lint
-	$(VENV_PYTHON) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	$(VENV_PYTHON) -m pytest --numprocesses=2 --dist=worksteal --durations=25
+
+soak: .venv/installed
+	$(VENV_PYTHON) -m pytest -m soak --numprocesses=2
 
 lint: .venv/installed
 	$(VENV_PYTHON) -m ruff check

@@ -4,6 +4,7 @@ import os
 
 import cpnas_tf  # noqa: F401, isort: skip
 import pytest
+from made_once import made_once
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -21,9 +22,22 @@ def deterministic():
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    """An empty folder, where the first command prepares the digits."""
-    return tmp_path_factory.mktemp("data")
+def shared_folder(tmp_path_factory, request):
+    """A folder that xdist's processes have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if hasattr(request.config, "workerinput") else folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(shared_folder):
+    """The folder where the digits are prepared."""
+    return made_once(shared_folder / "data", prepare_digits)
+
+
+def prepare_digits(folder):
+    from cpnas_tf import data
+
+    data.load("digits", "train", data_dir=folder)
 
 
 @pytest.fixture

@@ -97,32 +97,6 @@ def hide_lce():
     sys.modules["larq_compute_engine"] = None
 
 
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory, data_dir):
-    """The folder of all five commands' results, each of which ran in a process of its own."""
-    forked.prepare()
-    folder = tmp_path_factory.mktemp("runs")
-    data = f"--data_dir={data_dir}"
-    genotype = f"--genotype={folder}/search/genotype.json"
-    succeed(run_process("search", *SEARCH_OF_3, f"--workdir={folder}/search", data))
-    succeed(run_process("train", *TRAIN, genotype, f"--workdir={folder}/train", data))
-    at_once = [
-        ("evaluate", f"--workdir={folder}/train"),
-        ("export", f"--workdir={folder}/train", f"--output={folder}/export"),
-        ("plot", f"--workdir={folder}/search", f"--output={folder}/plots"),
-    ]
-    with ThreadPoolExecutor() as pool:
-        for outcome in pool.map(lambda command: run_process(*command), at_once):
-            succeed(outcome)
-    return folder
-
-
-@pytest.fixture
-def copy_of(runs, tmp_path):
-    """Copies one of the runs to where it may be damaged."""
-    return lambda name: shutil.copytree(runs / name, tmp_path / name)
-
-
 class TestResults:
     def test_search(self, runs, data_dir):
         genotype = Genotype.load(runs / "search" / "genotype.json")

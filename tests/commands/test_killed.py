@@ -1,7 +1,8 @@
-"""A search and a training killed at 20 random instants, mid-write included, end the same."""
+"""A search and a training killed in compute and in the middle of writes end the same."""
 
 import fcntl
 import functools
+import json
 import math
 import os
 import pathlib
@@ -12,11 +13,14 @@ import threading
 import time
 
 import forked
+import pytest
 import tensorflow as tf
 from commands import SEARCH_OF_3, TRAIN, check_equal_searches, check_equal_trainings, succeed
 
 from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.training import callback
+
+KINDS = ("compute", "file", "checkpoint")
 
 
 def is_half_written(folder):
@@ -24,66 +28,79 @@ def is_half_written(folder):
     return any(folder.rglob("*.partial"))
 
 
-def kill_after(clock, limit, writes):
+def kill_after(clock, kind, limit):
     """Kills the process after so many seconds on the CPU, or in the middle of a write.
 
     Time on the CPU, since the clock on the wall depends on what else the machine does.
 
     Args:
-        clock: file in which the process notes its seconds and how many writes it has begun.
-        limit: the seconds.
-        writes: the number of the write.
+        clock: file in which the process notes its seconds and how many writes of each kind it has
+            begun.
+        kind: "compute", or of which writes: "file" or "checkpoint"; None for none.
+        limit: the seconds, or the number of the write.
 
     Returns:
-        A function to be called in the middle of each write.
+        A function to be called with the kind in the middle of each write.
     """
-    begun = 0
+    done = dict.fromkeys(KINDS, 0)
 
     def watch():
-        while time.process_time() < limit:
+        while kind != "compute" or done["compute"] < limit:
+            done["compute"] = time.process_time()
             note = clock.with_suffix(".new")  # whole, also if the process ends meanwhile
-            note.write_text(f"{time.process_time()} {begun}")
+            note.write_text(json.dumps(done))
             note.replace(clock)
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def amid_a_write():
-        nonlocal begun
-        begun += 1
-        if begun == writes:
+    def amid_a_write(written):
+        done[written] += 1
+        if (written, done[written]) == (kind, limit):
             os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
     return amid_a_write
 
 
-def kill_at_20_random_instants(run, clock):
-    """Runs a command once in peace, and then until it was killed 20 times, 10 of them in writes.
+def one_of_each(number, _):
+    """Where to kill a run first, second and third: in what, and after which share of all of it."""
+    return (("compute", 0.6), ("file", 0.2), ("checkpoint", 0.2))[number]
+
+
+def at_random(number, generator):
+    """The same, for any number of kills."""
+    kind = KINDS[number % 3]
+    return kind, generator.uniform(0.3, 1.1) if kind == "compute" else generator.random()
+
+
+def kill_again_and_again(run, clock, kills, instant):
+    """Runs a command once in peace, and then until it was killed so often.
 
     A run that finished before its time starts again, in a new folder.
 
     Args:
-        run: function of a folder, a `limit` of seconds and a number of `writes`, as of
-            `kill_after`, that gives the `forked.Outcome`.
-        clock: the file where a run notes both; the folders lie beside it.
+        run: function of a folder and of a `kind` and a `limit`, as of `kill_after`, that gives the
+            `forked.Outcome`.
+        clock: the file where a run notes what it has done; the folders lie beside it.
+        kills: how often.
+        instant: function of the number of kills before and of a random generator, that gives the
+            kind and the share.
 
     Returns:
         The folders of finished runs, the first one's that was never killed.
     """
-    generator = random.Random(0)
     folders = [clock.parent / "whole", clock.parent / "0"]
     succeed(run(folders[0]))
-    seconds, writes = map(float, clock.read_text().split())
-    kills = 0
-    while kills < 20:
-        amid_a_write = kills % 2 == 1
-        if amid_a_write:
-            outcome = run(folders[-1], writes=generator.randint(1, int(writes)))
-        else:
-            outcome = run(folders[-1], limit=generator.uniform(0.3, 1.1) * seconds)
+    done = json.loads(clock.read_text())
+    generator = random.Random(0)
+    killed = 0
+    while killed < kills:
+        kind, share = instant(killed, generator)
+        limit = share * done[kind]
+        outcome = run(folders[-1], kind, limit if kind == "compute" else math.ceil(limit))
         if outcome.code == -signal.SIGKILL:
-            kills += 1
-            assert is_half_written(folders[-1]) or not amid_a_write
+            killed += 1
+            assert is_half_written(folders[-1]) or kind == "compute"
         else:
             succeed(outcome)
             folders.append(clock.parent / str(len(folders) - 1))
@@ -92,9 +109,9 @@ def kill_at_20_random_instants(run, clock):
     return folders
 
 
-def killed_after(clock, limit, writes):
-    """Kills a run after a time, or when half of a file is written, a checkpoint's included."""
-    amid_a_write = kill_after(clock, limit, writes)
+def killed_after(clock, kind, limit):
+    """Kills a run after a time, or when half of a file or of one of a checkpoint is written."""
+    amid_a_write = kill_after(clock, kind, limit)
     prepare, sync = Checkpoints.__init__, os.fsync
     callback._SAVE_SECONDS = 0.5  # amid the short epochs, too
 
@@ -106,7 +123,7 @@ def killed_after(clock, limit, writes):
                 content = pathlib.Path(folder, name).read_bytes()
                 with open(os.path.join(os.path.dirname(path), name), "wb", buffering=0) as file:
                     file.write(content[: len(content) // 2])
-                    amid_a_write()
+                    amid_a_write("checkpoint")
                     file.write(content[len(content) // 2 :])
 
     def prepare_to_write_in_halves(self, *args, **parts):
@@ -118,7 +135,7 @@ def killed_after(clock, limit, writes):
             with open(f"/proc/self/fd/{descriptor}", "rb") as file:
                 content = file.read()
             os.truncate(descriptor, len(content) // 2)
-            amid_a_write()
+            amid_a_write("file")
             os.pwrite(descriptor, content, 0)
         sync(descriptor)
 
@@ -126,32 +143,41 @@ def killed_after(clock, limit, writes):
     os.fsync = sync_in_halves
 
 
-def test_search_killed_at_20_random_instants(tmp_path, data_dir):
-    clock = tmp_path / "seconds"
+EACH = pytest.mark.parametrize(
+    ("kills", "instant"),
+    [
+        pytest.param(3, one_of_each, id="3"),
+        pytest.param(20, at_random, id="20", marks=pytest.mark.soak),
+    ],
+)
 
-    def search(folder, limit=math.inf, writes=None):
+
+@EACH
+def test_search(runs, tmp_path, data_dir, kills, instant):
+    clock = tmp_path / "done"
+
+    def search(folder, kind=None, limit=None):
         arguments = (*SEARCH_OF_3, f"--workdir={folder}", f"--data_dir={data_dir}")
-        watched = functools.partial(killed_after, clock, limit, writes)
+        watched = functools.partial(killed_after, clock, kind, limit)
         return forked.run("search", *arguments, before=watched)
 
-    usual = ("search", *SEARCH_OF_3, f"--workdir={tmp_path}/usual", f"--data_dir={data_dir}")
-    succeed(forked.run(*usual))
-    for folder in kill_at_20_random_instants(search, clock):
-        check_equal_searches(folder, tmp_path / "usual")
+    for folder in kill_again_and_again(search, clock, kills, instant):
+        check_equal_searches(folder, runs / "search")
 
 
-def test_train_killed_at_20_random_instants(tmp_path, data_dir, genotype):
-    clock = tmp_path / "seconds"
+@EACH
+def test_train(tmp_path, data_dir, genotype, kills, instant):
+    clock = tmp_path / "done"
 
-    def train(folder, limit=math.inf, writes=None):
+    def train(folder, kind=None, limit=None):
         arguments = (
             *(*TRAIN, "--config.training.epochs=4", f"--genotype={genotype}"),
             *(f"--workdir={folder}", f"--data_dir={data_dir}"),
             "--verbosity=-2",  # Keras would warn that to save takes longer than such a step
         )
-        watched = functools.partial(killed_after, clock, limit, writes)
+        watched = functools.partial(killed_after, clock, kind, limit)
         return forked.run("train", *arguments, before=watched)
 
-    whole, *trainings = kill_at_20_random_instants(train, clock)
+    whole, *trainings = kill_again_and_again(train, clock, kills, instant)
     for folder in trainings:
         check_equal_trainings(folder, whole)
