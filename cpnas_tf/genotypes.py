@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
@@ -111,10 +112,10 @@ class Genotype:
         """Reads what `to_json` wrote.
 
         Raises:
-            ValueError: if `text` is not JSON, has other keys, or is no valid genotype.
+            ValueError: if `text` is not JSON, has other keys or one twice, or is no valid genotype.
         """
         try:
-            cells = json.loads(text)
+            cells = json.loads(text, object_pairs_hook=_without_repetition)
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"a genotype is a JSON object, this is not JSON: {error}") from None
         if not isinstance(cells, dict) or set(cells) != set(CELL_TYPES):
@@ -132,10 +133,15 @@ class Genotype:
         A file of such a name is `./darts`.
 
         Raises:
-            ValueError: naming the file, if it is missing, unreadable or not a genotype.
+            ValueError: naming the file, if it is missing, unreadable or not a genotype; or the
+                published genotype, if it is of another search space.
         """
         if path in PUBLISHED:
             return PUBLISHED[path]
+        if path in _LISTINGS:
+            raise ValueError(
+                f"the published genotype {path} has other nodes or operations than the search space"
+            )
         try:
             with open(path, encoding="utf-8") as file:
                 return cls.from_json(file.read())
@@ -152,8 +158,23 @@ class Genotype:
         write_atomically(path, self.to_json())
 
 
-def _published_cell(*nodes):
-    """A cell of 14 operations from the inputs of its nodes 2 to 5, each `(operation, source)`."""
+def _without_repetition(pairs):
+    """The dict of a JSON object; Python's own would keep the last value of a repeated key."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((key, count),) = collections.Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"a genotype has each key once, received {count} times: {key!r}")
+    return found
+
+
+def _fits(*cells):
+    """Whether cells are of this search space."""
+    operations = {operation for cell in cells for inputs in cell for operation, _ in inputs}
+    return {*map(len, cells)} == {INTERMEDIATE_NODES} and {"none", *operations} <= {*OPERATIONS}
+
+
+def _published_cell(nodes):
+    """A cell's operation on each edge, from the inputs of its nodes, each `(operation, source)`."""
     carried = {
         (source, target): operation
         for target, inputs in enumerate(nodes, start=INPUT_NODES)
@@ -163,34 +184,40 @@ def _published_cell(*nodes):
 
 
 # The cells that gradient-based searches found on CIFAR-10 in full precision: DARTS (second order)
-# and PC-DARTS, as in the code that was published with each.
-PUBLISHED = {
-    "darts": Genotype(
-        normal=_published_cell(
+# and PC-DARTS, as in the code that was published with each: the inputs of nodes 2 to 5, first of
+# the normal and then of the reduction cell.
+_LISTINGS = {
+    "darts": (
+        [
             [("sep_conv_3x3", 0), ("sep_conv_3x3", 1)],
             [("sep_conv_3x3", 0), ("sep_conv_3x3", 1)],
             [("sep_conv_3x3", 1), ("skip_connect", 0)],
             [("skip_connect", 0), ("dil_conv_3x3", 2)],
-        ),
-        reduce=_published_cell(
+        ],
+        [
             [("max_pool_3x3", 0), ("max_pool_3x3", 1)],
             [("skip_connect", 2), ("max_pool_3x3", 1)],
             [("max_pool_3x3", 0), ("skip_connect", 2)],
             [("skip_connect", 2), ("max_pool_3x3", 1)],
-        ),
+        ],
     ),
-    "pc_darts": Genotype(
-        normal=_published_cell(
+    "pc_darts": (
+        [
             [("sep_conv_3x3", 1), ("skip_connect", 0)],
             [("sep_conv_3x3", 0), ("dil_conv_3x3", 1)],
             [("sep_conv_5x5", 0), ("sep_conv_3x3", 1)],
             [("avg_pool_3x3", 0), ("dil_conv_3x3", 1)],
-        ),
-        reduce=_published_cell(
+        ],
+        [
             [("sep_conv_5x5", 1), ("max_pool_3x3", 0)],
             [("sep_conv_5x5", 1), ("sep_conv_5x5", 2)],
             [("sep_conv_3x3", 0), ("sep_conv_3x3", 3)],
             [("sep_conv_3x3", 1), ("sep_conv_3x3", 2)],
-        ),
+        ],
     ),
+}
+PUBLISHED = {
+    name: Genotype(*map(_published_cell, cells))
+    for name, cells in _LISTINGS.items()
+    if _fits(*cells)
 }

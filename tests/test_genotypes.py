@@ -4,10 +4,14 @@ import dataclasses
 import errno
 import json
 import os
+import pathlib
 import random
+import sys
+import types
 
 import pytest
 
+from cpnas_tf import genotypes
 from cpnas_tf.genotypes import CELL_TYPES, CHOICES, EDGES, OPERATIONS, PUBLISHED, Genotype
 
 NORMAL = tuple(OPERATIONS[number % 8] for number in range(14))
@@ -139,6 +143,27 @@ def test_published_genotypes_are_loaded_by_name(tmp_path, monkeypatch):
     assert Genotype.load("./darts") == GENOTYPE
 
 
+@pytest.mark.parametrize(
+    ("changed", "to"),
+    [
+        ("INTERMEDIATE_NODES = 4", "INTERMEDIATE_NODES = 3"),
+        ("INTERMEDIATE_NODES = 4", "INTERMEDIATE_NODES = 5"),
+        ('    "dil_conv_3x3",\n', ""),
+    ],
+)
+def test_published_genotypes_are_not_cut_to_another_search_space(monkeypatch, changed, to):
+    other = types.ModuleType("other_space")
+    monkeypatch.setitem(sys.modules, "other_space", other)
+    source = pathlib.Path(genotypes.__file__).read_text(encoding="utf-8")
+    exec(source.replace(changed, to, 1), vars(other))
+    for name in LISTINGS:
+        with pytest.raises(ValueError, match=f"{name} has other nodes or operations"):
+            other.Genotype.load(name)
+    assert len(other.Genotype.from_choices(["none"] * len(other.CHOICES)).normal) == len(
+        other.EDGES
+    )
+
+
 BROKEN = {
     "empty": (b"", "this is not JSON"),
     "blank": (b" \n\n", "this is not JSON"),
@@ -153,6 +178,14 @@ BROKEN = {
     "one cell": (json.dumps({"normal": NORMAL}).encode(), KEYS + "['normal']"),
     "an extra key": (as_json(stem="cifar").encode(), KEYS + "['normal', 'reduce', 'stem']"),
     "a key of two lines": (as_json(**{"a\nb": 1}).encode(), KEYS + r"['a\nb', 'normal', "),
+    "a key twice": (
+        as_json().replace('"reduce"', '"normal"').encode(),
+        "each key once, received 2 times: 'normal'",
+    ),
+    "a key twice beside the other": (
+        as_json().replace("}", ', "reduce": []}').encode(),
+        "each key once, received 2 times: 'reduce'",
+    ),
     "13 edges": (
         as_json(normal=NORMAL[:13]).encode(),
         "the normal cell needs a list of 14 operations, received: 13",

@@ -31,7 +31,7 @@ class Result(NamedTuple):
         choices: the 28 sampled operations, ordered as `CHOICES`.
         child_accuracy: A_C in [0, 1].
         parent_accuracy: A_P in [0, 1].
-        z: the score of Eq. 1.
+        z: the trial's score, Eq. 1.
     """
 
     stage: int
@@ -265,7 +265,11 @@ class ChildParentOracle(keras_tuner.Oracle):
         return super().update_trial(trial_id, metrics, step)
 
     def score_trial(self, trial: Trial) -> None:
-        """Sets the trial's score to z of Eq. 1."""
+        """Sets the trial's score, by which operations are abandoned, to z of Eq. 1.
+
+        An override gives another score; it must follow from the trial's choices and accuracies
+        alone, since a search that goes on scores its finished trials again.
+        """
         child_accuracy, parent_accuracy = _reported_accuracies(trial)
         trial.score = child_parent_score(child_accuracy, parent_accuracy, self.beta)
 
@@ -274,8 +278,8 @@ class ChildParentOracle(keras_tuner.Oracle):
 
         Raises:
             keras_tuner.errors.FatalRuntimeError: if the trial did not complete.
-            keras_tuner.errors.FatalValueError: if the trial is not the ongoing one, or an accuracy
-                is missing.
+            keras_tuner.errors.FatalValueError: if the trial is not the ongoing one, an accuracy
+                is missing, or its score is not finite.
         """
         # All that can be refused is refused here: an error inside the base class's method would
         # leave its lock taken.
@@ -284,7 +288,7 @@ class ChildParentOracle(keras_tuner.Oracle):
         if trial.status != TrialStatus.COMPLETED:
             reason = ((trial.message or "").strip() or "no message").splitlines()[-1]
             raise FatalRuntimeError(f"trial {trial.trial_id} ended as {trial.status}: {reason}")
-        self._record(*_reported_accuracies(self.trials[trial.trial_id]))
+        self._record(self.trials[trial.trial_id])
         super().end_trial(trial)
 
     def _next_choices(self):
@@ -294,13 +298,16 @@ class ChildParentOracle(keras_tuner.Oracle):
         )
         return tuple(order[sample] for order in orders)
 
-    def _record(self, child_accuracy, parent_accuracy):
-        """Adds the next trial's result: the one place where the search moves on."""
+    def _record(self, trial):
+        """Scores the next trial and adds its result: the one place where the search moves on."""
         stage, round_index, sample = self.position(len(self._results))
-        choices = self._next_choices()
-        z = child_parent_score(child_accuracy, parent_accuracy, self.beta)
+        accuracies = _reported_accuracies(trial)
+        self.score_trial(trial)
+        z = trial.score
+        if z is None or not math.isfinite(z):
+            raise FatalValueError(f"trial {trial.trial_id} must have a finite score, received: {z}")
         self._results.append(
-            Result(stage, round_index, sample, choices, child_accuracy, parent_accuracy, z)
+            Result(stage, round_index, sample, self._next_choices(), *accuracies, float(z))
         )
         kept = len(self._remaining[0])
         if (round_index, sample) == (self.rounds - 1, kept - 1):
@@ -369,11 +376,10 @@ class ChildParentOracle(keras_tuner.Oracle):
         _register_accuracies(trial)
         for name, value in metrics.items():
             trial.metrics.update(name, value)
-        self.score_trial(trial)
+        self._record(trial)
         self.trials[trial_id] = trial
         self.start_order.append(trial_id)
         self.end_order.append(trial_id)
-        self._record(*_reported_accuracies(trial))
 
     def save(self) -> None:
         """Writes `oracle.json`, atomically."""

@@ -46,7 +46,8 @@ class ChildParentTuner(BaseTuner):
         seconds: how long each trial took.
 
     Raises:
-        ValueError: if checkpoints are there and none can be read, or they are of another search.
+        ValueError: if `oracle` is of another kind, or checkpoints are there and none can be read or
+            they are of another search.
     """
 
     def __init__(
@@ -58,6 +59,11 @@ class ChildParentTuner(BaseTuner):
         verbose: int | str = "auto",
     ) -> None:
         verbose = progress.check_verbose(verbose)
+        if not isinstance(oracle, ChildParentOracle):
+            raise ValueError(
+                "oracle must be a ChildParentOracle, whose trials share the weights of the pair, "
+                f"received: {type(oracle).__name__}"
+            )
         self.pair = pair
         self.seconds: list[float] = []
         self._folder, self._is_chief = os.fspath(directory), devices.is_chief(pair.strategy)

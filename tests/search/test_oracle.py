@@ -405,6 +405,45 @@ def test_huge_beta_does_not_drown_the_order(tmp_path):
         assert operations_seen(samples)[3] == set(OPERATIONS[: 8 - stage])
 
 
+class Parents(ChildParentOracle):
+    """Scores by the parent's accuracy alone, and against it."""
+
+    def score_trial(self, trial):
+        trial.score = -10.0 * trial.metrics.get_last_value("parent_accuracy")
+
+
+def test_an_overridden_score_decides(tmp_path):
+    settings = {"rounds": 2, "operations": THREE_OPERATIONS}
+    oracle = Parents(**settings)
+    oracle._set_project_dir(tmp_path, "search")
+    scorer = planted(5, OPERATIONS[::-1])
+    steps = drive(oracle, scorer)
+    assert [result.z for result in oracle.results] == [-10 * step.parent_accuracy for step in steps]
+    assert [step.score for step in steps] == [result.z for result in oracle.results]
+    by_equation_1 = make_oracle(tmp_path / "usual", **settings)
+    drive(by_equation_1, scorer)
+    assert by_equation_1.genotype().choices[5] == "sep_conv_3x3"
+    assert oracle.genotype().choices[5] == "none"
+    again = Parents(**settings)
+    again.set_state(oracle.get_state())
+    assert again.results == oracle.results
+    assert again.history == oracle.history
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, None])
+def test_a_score_that_is_no_number_is_fatal(tmp_path, monkeypatch, score):
+    def score_trial(self, trial):
+        trial.score = score
+
+    monkeypatch.setattr(ChildParentOracle, "score_trial", score_trial)
+    oracle = make_oracle(tmp_path)
+    with pytest.raises(
+        keras_tuner.errors.FatalValueError, match=f"trial 000 .* finite score, received: {score}"
+    ):
+        run_trial(oracle, oracle.create_trial("tuner0"), noise)
+    assert not oracle.results
+
+
 def test_ties_drop_the_first_operation(tmp_path):
     oracle = make_oracle(tmp_path, rounds=2, operations=OPERATIONS[::-1])
     for stage in range(7):

@@ -9,6 +9,7 @@ import re
 import shutil
 import types
 
+import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -387,6 +388,13 @@ class TestSearch:
 
 
 class TestTuner:
+    def test_an_oracle_of_another_kind_is_refused(self, whole, tmp_path):
+        oracle = keras_tuner.oracles.RandomSearchOracle(objective="val_loss")
+        with pytest.raises(ValueError, match="oracle must be a ChildParentOracle") as error:
+            ChildParentTuner(oracle, whole.tuner.pair, directory=tmp_path)
+        assert one_line(error).endswith("received: RandomSearchOracle")
+        assert not list(tmp_path.iterdir())
+
     def test_goes_on_from_what_is_in_the_folder_when_it_starts(self, new_tuner, stopped):
         assert len(new_tuner(stopped).oracle.results) == 3
         shutil.rmtree(stopped / "checkpoints")
