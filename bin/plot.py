@@ -12,8 +12,8 @@ from cpnas_tf.cli import app
 from cpnas_tf.runs.progress import show
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("workdir", None, "Workdir of a bin/search.py or bin/ablate.py.")
-flags.DEFINE_string("genotype", None, "Genotype file, or a published one: darts, pc_darts.")
+app.define_path("workdir", "Workdir of a bin/search.py or bin/ablate.py.", required=False)
+app.define_path("genotype", "Genotype file, or a published one: darts, pc_darts.", required=False)
 flags.mark_flags_as_mutual_exclusive(["workdir", "genotype"], required=True)
 app.define_path("output", "Folder for the pictures.")
 app.define_overwrite()

@@ -18,7 +18,7 @@ FLAGS = flags.FLAGS
 app.define_network()
 app.define_config(required=False)
 flags.DEFINE_bool("json", False, "Print one JSON object instead of the table.")
-flags.DEFINE_string("csv", None, "File for the layers' costs.")
+app.define_path("csv", "File for the layers' costs.", required=False)
 app.define_overwrite()
 flags.adopt_module_key_flags(app)
 

@@ -16,7 +16,7 @@ from cpnas_tf.runs.progress import show
 FLAGS = flags.FLAGS
 app.define_path("workdir", "Workdir of a bin/search.py or bin/ablate.py.")
 app.define_path("output", "File for the report.")
-flags.DEFINE_multi_string("train", [], "Workdir of a finished bin/train.py; may be repeated.")
+app.define_paths("train", "Workdir of a finished bin/train.py; may be repeated.")
 app.define_data_dir()
 app.define_overwrite()
 flags.adopt_module_key_flags(app)

@@ -6,7 +6,8 @@ architecture that is left is a `Genotype`; `build_network` makes a Keras model o
 precision, and `ChildParentLoss` is the callback that trains a child.
 
 Larq needs Keras 2, so importing this package sets `TF_USE_LEGACY_KERAS=1`. TensorFlow reads that
-on its first import only: import `cpnas_tf` before `tensorflow`, or set the variable yourself. The
+on its first import only: import `cpnas_tf` before `tensorflow`, or set the variable yourself. For
+keras-tuner, which imports Keras 3 as well, it sets `KERAS_BACKEND=tensorflow`. The
 public names are imported on first use, so `import cpnas_tf` alone loads no TensorFlow.
 
 References:
@@ -69,6 +70,7 @@ def _use_legacy_keras():
             "import cpnas_tf before tensorflow, or set TF_USE_LEGACY_KERAS=1 before starting Python"
         )
     os.environ["TF_USE_LEGACY_KERAS"] = setting
+    os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
 _use_legacy_keras()

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, folders replaced at once, locks.
+"""Paths as users write them; files that are whole or absent: atomic writes, locks.
 
 Imports no TensorFlow.
 """
@@ -6,26 +6,65 @@ Imports no TensorFlow.
 import contextlib
 import csv
 import ctypes
+import errno
 import fcntl
 import fnmatch
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 _HERE, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def local_path(path: str | os.PathLike[str]) -> str:
+    """The path that a user means: `~` is the home folder.
+
+    Raises:
+        ValueError: if no file can have this path: a URL, a name that is too long or not UTF-8, or
+            `~` where no home folder is known.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    check_utf8(path)
+    if _URL.match(path):
+        raise ValueError(f"{path} is a URL: a path in this machine's file system is needed")
+    if path == "~" or path.startswith("~/"):
+        raise ValueError(f"there is no home folder for {path}: set HOME, or write the path in full")
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise ValueError(f"{error.strerror}: {path[:40]!r}...") from None
+    return path
+
+
+def check_utf8(path: str) -> None:
+    """Refuses a path that TensorFlow and JSON cannot hold.
+
+    Raises:
+        ValueError: if it is not UTF-8.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the name of {os.fsencode(path)!r} is not UTF-8: rename it") from None
 
 
 def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
     """Writes text or bytes so that `path` holds the old content or the new, never a part of it.
 
     Raises:
-        OSError: if the folder cannot be written (a full disk included); `path` is then untouched.
+        OSError: if the folder cannot be written (a full disk included), or `path` is a folder, a
+            device or a pipe; `path` is then untouched.
     """
     path = os.fspath(path)
+    if os.path.exists(path) and not os.path.isfile(path):  # not /dev/null, say
+        raise OSError(errno.EEXIST, "this is no regular file", path)
     if isinstance(data, str):
         data = data.encode()
     partial = f"{path}.{os.getpid()}.partial"
@@ -134,6 +173,19 @@ def write_csv(
     write_atomically(path, file.getvalue())
 
 
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Reads a text file.
+
+    Raises:
+        ValueError: if it is not UTF-8, or no regular file: a pipe might never end, nor begin.
+        OSError: if it cannot be read.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise ValueError("this is no regular file")
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Reads a JSON file that a command wrote.
 
@@ -141,8 +193,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         ValueError: naming the file, if it is missing or broken.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        return json.loads(read_text(path))
     except FileNotFoundError:
         raise ValueError(f"file not found: {path}") from None
     except (OSError, ValueError) as error:

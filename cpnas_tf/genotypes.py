@@ -18,7 +18,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 
-from cpnas_tf.files import write_atomically
+from cpnas_tf.files import local_path, read_text, write_atomically
 
 OPERATIONS = (
     "none",
@@ -142,9 +142,9 @@ class Genotype:
             raise ValueError(
                 f"the published genotype {path} has other nodes or operations than the search space"
             )
+        path = local_path(path)
         try:
-            with open(path, encoding="utf-8") as file:
-                return cls.from_json(file.read())
+            return cls.from_json(read_text(path))
         except FileNotFoundError:
             published = ", ".join(PUBLISHED)
             raise ValueError(
@@ -155,7 +155,7 @@ class Genotype:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a genotype file, atomically."""
-        write_atomically(path, self.to_json())
+        write_atomically(local_path(path), self.to_json())
 
 
 def _without_repetition(pairs):

@@ -21,6 +21,78 @@ def contents(folder):
     }
 
 
+class TestLocalPath:
+    @pytest.mark.parametrize(
+        ("path", "expected"),
+        [("~", "{home}"), ("~/a", "{home}/a"), ("~root/a", "/root/a"), ("a~/~", "a~/~")],
+    )
+    def test_a_tilde_is_the_home_folder(self, tmp_path, monkeypatch, path, expected):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert files.local_path(path) == expected.format(home=tmp_path)
+        assert files.local_path(pathlib.Path(path)) == expected.format(home=tmp_path)
+
+    @pytest.mark.parametrize(
+        "path", ["", "a", "./~", "~nobody_here", "a:b", "/a//b", "C:/a", "a b/ä", "://b"]
+    )
+    def test_other_paths_stay_as_they_are(self, path):
+        assert files.local_path(path) == path
+
+    @pytest.mark.parametrize("scheme", ["gs", "s3", "ram", "file", "hdfs", "https", "S3"])
+    def test_a_url_is_refused(self, scheme):
+        with pytest.raises(ValueError, match=f"^{scheme}://a/b is a URL: a path in this machine"):
+            files.local_path(f"{scheme}://a/b")
+
+    def test_a_name_that_is_not_utf_8_is_refused(self):
+        with pytest.raises(
+            ValueError, match=r"^the name of b'w\\xe9/run' is not UTF-8: rename it$"
+        ):
+            files.local_path(os.fsdecode(b"w\xe9/run"))
+
+    @pytest.mark.parametrize("path", ["x" * 4000, "ä" * 200, "a/" * 2500])
+    def test_a_name_that_no_file_can_have_is_refused_and_shortened(self, path):
+        with pytest.raises(ValueError, match="^File name too long: ") as error:
+            files.local_path(path)
+        assert len(str(error.value)) < 100
+
+    def test_a_link_to_itself_is_refused(self, tmp_path):
+        (tmp_path / "link").symlink_to(tmp_path / "link")
+        with pytest.raises(ValueError, match="^Too many levels of symbolic links: "):
+            files.local_path(tmp_path / "link" / "file")
+
+    def test_without_a_home_a_tilde_is_refused(self, monkeypatch):
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for an unknown user
+        with pytest.raises(ValueError, match="^there is no home folder for ~/a: set HOME"):
+            files.local_path("~/a")
+
+
+@pytest.fixture
+def fifo(tmp_path):
+    """A pipe that nobody writes to: who opens it to read would wait for ever."""
+    os.mkfifo(tmp_path / "fifo")
+    return tmp_path / "fifo"
+
+
+@pytest.fixture
+def device(tmp_path):
+    """A link to a device that never ends."""
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    return tmp_path / "zero"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_pipes_and_devices_are_neither_read_nor_replaced(kind, request):
+    path = request.getfixturevalue(kind)
+    before = os.lstat(path)
+    with pytest.raises(ValueError, match="^this is no regular file$"):
+        files.read_text(path)
+    with pytest.raises(ValueError, match=f"^cannot read {path}: this is no regular file$"):
+        files.read_json(path)
+    with pytest.raises(OSError, match=f"this is no regular file: '{path}'$"):
+        files.write_atomically(path, "text")
+    assert os.lstat(path) == before
+    assert os.listdir(path.parent) == [path.name]
+
+
 class TestWriteAtomically:
     @pytest.mark.parametrize(("data", "expected"), [("ä\n", "ä\n".encode()), (b"\x00\xff", None)])
     def test_writes_text_and_bytes_as_they_are(self, tmp_path, data, expected):

@@ -261,9 +261,22 @@ def test_a_missing_file_is_one_line(tmp_path):
     assert str(path) in one_line(error)
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    GENOTYPE.save("~/genotype.json")
+    assert os.listdir(tmp_path) == ["genotype.json"]
+    assert Genotype.load("~/genotype.json") == GENOTYPE
+
+
 def test_what_is_no_file_is_one_line(tmp_path):
     GENOTYPE.save(tmp_path / "file")
-    for path, reason in ((tmp_path, "directory"), (tmp_path / "file" / "inside", "directory")):
+    os.mkfifo(tmp_path / "fifo")  # a pipe that nobody writes to
+    for path, reason in (
+        (tmp_path, "directory"),
+        (tmp_path / "file" / "inside", "directory"),
+        (tmp_path / "fifo", "this is no regular file"),
+        ("/dev/zero", "this is no regular file"),
+    ):
         with pytest.raises(ValueError, match=f"cannot read the genotype.*{reason}") as error:
             Genotype.load(path)
         assert str(path) in one_line(error)

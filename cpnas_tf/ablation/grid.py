@@ -40,7 +40,7 @@ from keras_tuner.oracles import GridSearchOracle
 
 from cpnas_tf.catalogue import METHODS
 from cpnas_tf.errors import first_line
-from cpnas_tf.files import exclusive, read_json, write_json
+from cpnas_tf.files import exclusive, local_path, read_json, write_json
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.runs import workdir
 from cpnas_tf.runs.progress import check_verbose, show
@@ -192,7 +192,7 @@ class AblationTuner(BaseTuner):
         own_directory: str | os.PathLike[str],
         verbose: int | str = "auto",
     ) -> None:
-        self._find, self._train, self._folder = find, train, os.fspath(directory)
+        self._find, self._train, self._folder = find, train, local_path(directory)
         self._verbose = check_verbose(verbose)
         super().__init__(AblationOracle(grid), directory=own_directory, project_name="grid")
 

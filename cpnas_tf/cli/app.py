@@ -15,11 +15,14 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from cpnas_tf.catalogue import REFERENCE_NETWORKS
-from cpnas_tf.cli.config import check_config
+from cpnas_tf.cli.config import ConfigParser, check_config
 from cpnas_tf.errors import explain, message
+from cpnas_tf.files import local_path
 from cpnas_tf.runs import progress
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+# Before TensorFlow is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_HOME"] = os.devnull  # holds no keras.json, of which dtype and layout would be
 
 FLAGS = flags.FLAGS
 # What TensorFlow 2.21 logs on import whatever TF_CPP_MIN_LOG_LEVEL says; and that there is no CUDA.
@@ -35,25 +38,48 @@ def define_config(*, required: bool = True) -> None:
         "--config.SECTION.KEY=VALUE replaces one of its values.",
         lock_config=True,
     )
+    FLAGS["config"].parser = ConfigParser("config")
     if required:
         _require("config")
 
 
 def define_data_dir() -> None:
     """Defines --data_dir."""
-    flags.DEFINE_string("data_dir", None, "TFDS data directory, TFDS's own by default.")
+    define_path("data_dir", "TFDS data directory, TFDS's own by default.", required=False)
 
 
-def define_path(name: str, description: str) -> None:
-    """Defines a required flag for a file or a folder."""
-    flags.DEFINE_string(name, None, description)
-    _require(name)
+def define_path(name: str, description: str, *, required: bool = True) -> None:
+    """Defines a flag for a file or a folder."""
+    flags.DEFINE(_PathParser(name), name, None, description)
+    if required:
+        _require(name)
+
+
+def define_paths(name: str, description: str) -> None:
+    """Defines a flag for files or folders, which may be repeated."""
+    flags.DEFINE_multi(_PathParser(name), flags.ArgumentSerializer(), name, [], description)
+
+
+class _PathParser(flags.ArgumentParser):
+    """Reads paths as `files.local_path` does."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def parse(self, argument: str) -> str:
+        try:
+            return local_path(argument)
+        except ValueError as error:
+            raise flags.IllegalFlagValueError(f"--{self._name}: {error}") from None
 
 
 def define_network() -> None:
     """Defines --genotype and --precision, and --model instead of them."""
-    flags.DEFINE_string(
-        "genotype", None, "Genotype file of bin/search.py, or a published one: darts, pc_darts."
+    define_path(
+        "genotype",
+        "Genotype file of bin/search.py, or a published one: darts, pc_darts.",
+        required=False,
     )
     flags.DEFINE_enum("precision", "child", ["child", "parent"], "1-bit or full precision.")
     flags.DEFINE_enum(

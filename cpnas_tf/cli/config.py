@@ -11,8 +11,10 @@ from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 import cpnas_tf
+from cpnas_tf.files import local_path
 
 FLAGS = flags.FLAGS
 
@@ -99,7 +101,15 @@ def check_config(
             _check_key(config, key)
 
 
+class ConfigParser(ConfigFileFlagParser):
+    """Reads a config file."""
+
+    def parse(self, path: str) -> ConfigDict:
+        return super().parse(local_path(path))
+
+
 def _read_config(path, sections, optional):
+    path = local_path(path)
     file, *variant = path.split(":", 1)  # as ml_collections does it
     if not os.path.isfile(file):
         raise ValueError(f"config file not found: {file!r}")

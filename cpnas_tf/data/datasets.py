@@ -22,7 +22,7 @@ from cpnas_tf.data import digits, folder, imagenet
 from cpnas_tf.data.images import Images
 from cpnas_tf.data.streams import AnyImages
 from cpnas_tf.errors import first_line
-from cpnas_tf.files import exclusive
+from cpnas_tf.files import exclusive, local_path
 
 SPLITS = ("train", "test")
 _SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?:\[:([1-9]\d*)\])?")
@@ -150,11 +150,11 @@ def _check_split(name, split):
 
 
 def _folder(name, data_dir):
-    path = os.path.expanduser(name.removeprefix(FOLDER))
-    return os.path.join(data_dir or "", path)
+    return os.path.join(local_path(data_dir or ""), local_path(name.removeprefix(FOLDER)))
 
 
 def _builder(name, data_dir):
+    data_dir = data_dir and local_path(data_dir)
     try:
         return tfds.builder(name, data_dir=data_dir)
     except Exception as error:

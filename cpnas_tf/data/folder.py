@@ -22,6 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cpnas_tf.data.augmentation import centre_window, resize
 from cpnas_tf.data.images import Images
+from cpnas_tf.files import check_utf8
 
 SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg"),
@@ -153,18 +154,11 @@ def _subfolders(folder):
 
 def _class_name(path):
     """The name of a class in composed form; it is a line of the text files that are written."""
-    _check_name(path)
+    check_utf8(path)
     name = os.path.basename(path)
     if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
         raise ValueError(f"the folder {path!r} has a control character in its name: rename it")
     return unicodedata.normalize("NFC", name)
-
-
-def _check_name(path):
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"the name of {os.fsencode(path)!r} is not UTF-8: rename it") from None
 
 
 def _check_same(path, split, names):
@@ -189,7 +183,7 @@ def _image_files(folder):
         for name in sorted([*images, *(name for name in names if not name.startswith("."))]):
             path = os.path.join(parent, name)
             if name.lower().endswith(SUFFIXES):
-                _check_name(path)
+                check_utf8(path)
                 files.append(path)
             elif name.lower().endswith(OTHER_SUFFIXES):
                 left_out.append(path)

@@ -12,7 +12,15 @@ from cpnas_tf.data.augmentation import normalize
 from cpnas_tf.errors import first_line
 from cpnas_tf.export import flatbuffer, saved_model
 from cpnas_tf.export.model_card import write_model_card
-from cpnas_tf.files import find, plain_path, read_json, replaced, write_atomically, write_json
+from cpnas_tf.files import (
+    find,
+    local_path,
+    plain_path,
+    read_json,
+    replaced,
+    write_atomically,
+    write_json,
+)
 from cpnas_tf.networks.costs import layer_costs, total
 from cpnas_tf.networks.quantizers import SIGNS
 from cpnas_tf.runs.trained import TrainedRun
@@ -96,6 +104,7 @@ def export(
         >>> summary["images_checked"], summary["changed_predictions"]
         (64, 0)
     """
+    directory = local_path(directory)
     check_output(directory, overwrite=overwrite)
     with replaced(directory) as new:
         expected = np.concatenate(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cpnas_tf.catalogue import FOLDER
-from cpnas_tf.files import read_json
+from cpnas_tf.files import local_path, read_json
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.runs import images
 from cpnas_tf.runs.workdir import check_format
@@ -38,6 +38,7 @@ class TrainedRun:
     def __init__(
         self, directory: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None
     ) -> None:
+        directory = local_path(directory)
         if not os.path.exists(os.path.join(directory, "metrics.json")):
             raise ValueError(f"{directory} holds no finished training: run bin/train.py first")
         self.directory = directory
@@ -134,7 +135,7 @@ class TrainedRun:
         told = self._data_dir or self.record.get("data_dir")
         if told or not name.startswith(FOLDER):
             return told
-        folder = os.path.expanduser(name.removeprefix(FOLDER))
+        folder = local_path(name.removeprefix(FOLDER))
         return None if os.path.isdir(folder) else self.record.get("cwd")
 
     def _shape(self):

@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from cpnas_tf.data import AnyImages, images, streams
 from cpnas_tf.devices import peak_bytes
+from cpnas_tf.files import local_path
 from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import check_network
 from cpnas_tf.networks.operations import Unit, check_precision, find_unit
@@ -326,7 +327,7 @@ class PCDartsRun:
     ) -> None:
         self._verbose = progress.check_verbose(verbose)
         self._planned, self.supernet = planned, supernet
-        self._folder = os.fspath(directory)
+        self._folder = local_path(directory)
         self._checkpoints = Checkpoints(
             self._folder, strategy=tf.distribute.get_strategy(), supernet=supernet.state()
         )

@@ -260,6 +260,8 @@ class Supernet:
             list(weights.values()),
             # `AddN` of more than two sums in an order that depends on which buffer is free.
             aggregation_method=tf.AggregationMethod.EXPERIMENTAL_TREE,
+            # Of a bank whose operations have no parameters.
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         gradients = tf.distribute.get_replica_context().all_reduce("mean", gradients)
         velocities = _gather(self._momenta, positions)

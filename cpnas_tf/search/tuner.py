@@ -17,6 +17,7 @@ from keras_tuner.errors import FatalError, FatalRuntimeError
 
 from cpnas_tf import devices
 from cpnas_tf.errors import first_line
+from cpnas_tf.files import local_path
 from cpnas_tf.genotypes import CHOICES, Genotype
 from cpnas_tf.networks.operations import PRECISIONS
 from cpnas_tf.runs import progress, search_log
@@ -66,7 +67,7 @@ class ChildParentTuner(BaseTuner):
             )
         self.pair = pair
         self.seconds: list[float] = []
-        self._folder, self._is_chief = os.fspath(directory), devices.is_chief(pair.strategy)
+        self._folder, self._is_chief = local_path(directory), devices.is_chief(pair.strategy)
         parts: dict[str, Any] = {
             name: list(supernet.variables) for name, supernet in pair.supernets.items()
         }

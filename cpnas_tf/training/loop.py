@@ -15,6 +15,7 @@ from absl import logging
 
 from cpnas_tf import devices
 from cpnas_tf.data import AnyImages, streams
+from cpnas_tf.files import local_path
 from cpnas_tf.networks.cells import add_auxiliary_tower
 from cpnas_tf.networks.quantizers import one_bit_kernels
 from cpnas_tf.runs.checkpoints import has_checkpoint, load_weights
@@ -134,7 +135,7 @@ class Training:
         self._steps = streams.steps_per_epoch(images, batch_size=batch_size)
         self._is_warm = warm_start is not None
         if warm_start is not None:
-            load_weights(model, warm_start)
+            load_weights(model, local_path(warm_start))
         with devices.scope(self._strategy, policy=model.dtype_policy):
             self._trained = add_auxiliary_tower(model) if auxiliary_weight else model
             outputs = len(self._trained.outputs)
@@ -196,6 +197,7 @@ class Training:
                 are untouched.
         """
         progress, verbose = self._progress, check_verbose(verbose)
+        directory = local_path(directory)
         os.makedirs(directory, exist_ok=True)
         progress.restore(directory, verbose=verbose)
         try:
@@ -285,7 +287,7 @@ def train(
         >>> [row["epoch"] for row in rows]
         [1]
     """
-    if has_checkpoint(directory):
+    if has_checkpoint(local_path(directory)):
         warm_start = None
     planned = Training(model, images, warm_start=warm_start, **settings)
     return planned.run(directory, verbose=verbose)

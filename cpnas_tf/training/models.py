@@ -5,6 +5,7 @@ import os
 import larq  # noqa: F401, Keras finds by name what an imported module has registered
 import tensorflow as tf
 
+from cpnas_tf.files import local_path
 from cpnas_tf.networks import operations, quantizers  # noqa: F401
 from cpnas_tf.training import optimizers  # noqa: F401
 
@@ -16,6 +17,7 @@ def load_model(path: str | os.PathLike[str]) -> tf.keras.Model:
         path: a `.keras` file, an `.h5` file or the folder of a SavedModel.
 
     Raises:
+        ValueError: if no file can have this path.
         OSError: if there is no file or folder of this name, or none that Keras can read.
 
     Example:
@@ -27,4 +29,4 @@ def load_model(path: str | os.PathLike[str]) -> tf.keras.Model:
         >>> cpnas_tf.load_model("network.keras").output_shape
         (None, 2)
     """
-    return tf.keras.models.load_model(path)
+    return tf.keras.models.load_model(local_path(path))
