@@ -122,3 +122,12 @@ def last_checkpoint(folder):
     reader = tf.train.load_checkpoint(str(path))
     names = reader.get_variable_to_shape_map().keys() - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
     return {name: reader.get_tensor(name) for name in names if not name.startswith("record/")}
+
+
+def forget_an_image(folder):
+    """Has a run's record tell of one image less; returns how that is refused."""
+    run = read_json(folder / "config.json")
+    assert run["images"]["origin"]["train"] == "1437 images of digits 1.0.0"
+    run["images"]["origin"]["train"] = "1436 images of digits 1.0.0"
+    (folder / "config.json").write_text(json.dumps(run))
+    return "train: 1436 images of digits 1.0.0 there, 1437 images of digits 1.0.0 here"

@@ -5,6 +5,7 @@ import random
 
 import larq as lq
 import pytest
+import rotated
 import tensorflow as tf
 
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
@@ -16,6 +17,7 @@ from cpnas_tf.networks.reference import wrn22, wrn22_1bit
 from cpnas_tf.reports.paper_tables import TABLE_3
 
 layers = tf.keras.layers
+WIDTHS = (56, 72, 112)
 
 
 def model_of(layer, input_shape=(9, 9, 6)):
@@ -203,19 +205,27 @@ def count(genotype, *, cells, channels, side, depth, classes, stem="cifar", real
 
 
 class TestNetworks:
-    @pytest.mark.parametrize("seed", range(20))
-    def test_random_children(self, seed):
-        """The real parameters of a Small, 13,506, explain the 3.32 Mbit of the paper's Table 3.
-
-        Building 10 cells takes seconds: one network a width has them. 3 cells have all kinds of
-        edges, at all widths, and the same stem and classifier.
-        """
-        channels = (56, 72, 112)[seed % 3]
-        settings = {"cells": 10 if seed < 3 else 3, "channels": channels, "classes": 10}
-        genotype = random_genotype(seed)
+    @pytest.mark.parametrize(
+        ("genotype", "cells", "channels"),
+        [
+            *((random_genotype(seed), 10, channels) for seed, channels in enumerate(WIDTHS)),
+            *((rotated.genotype(number), 3, WIDTHS[number % 3]) for number in range(4)),
+        ],
+        ids=[f"random {seed}" for seed in range(3)] + [f"rotated {number}" for number in range(4)],
+    )
+    def test_children(self, genotype, cells, channels):
+        """The real parameters of a Small, 13,506, explain the 3.32 Mbit of the paper's Table 3."""
+        settings = {"cells": cells, "channels": channels, "classes": 10}
         counted = totals(build_network(genotype, input_shape=(32, 32, 3), **settings))
         assert counted[1] == 27 * 3 * channels + (16 * channels + 1) * 10
         assert counted == count(genotype, side=32, depth=3, **settings)
+
+    def test_the_rotated_ones_have_each_operation_with_each_stride_at_each_width(self):
+        found = set()
+        for number in range(4):
+            found |= rotated.places(rotated.genotype(number), (False, True, True))
+        strides_and_widths = {(1, 1), (1, 2), (1, 4), (2, 2), (2, 4)}
+        assert found == {(name, *place) for name in OPERATIONS for place in strides_and_widths}
 
     def test_a_parent_costs_the_same_in_real(self):
         settings = {"cells": 3, "channels": 4, "classes": 3}
