@@ -131,9 +131,9 @@ def results(folder):
     return [line.rpartition(",")[0] for line in lines], genotype
 
 
-def test_two_devices_and_two_processes_search_alike(tmp_path):
+def test_two_devices_and_two_processes_search_alike(tmp_path, data_dir):
     """Bit for bit: in both the same two halves of each batch meet, and a + b = b + a."""
-    arguments = (*SEARCH, f"--data_dir={tmp_path}/data")
+    arguments = (*SEARCH, f"--data_dir={data_dir}")
     for outcome in run_workers(tmp_path / "workers", *arguments):
         assert (outcome.code, outcome.stderr) == (0, "")
     assert outcome.stdout == "worker 1 of 2 waits for the others\n"
@@ -170,7 +170,7 @@ TRAIN = (
     "--config=configs/train_digits.py",
     "--config.network.cells=1",
     "--config.network.channels=2",
-    "--config.training.epochs=3",
+    "--config.training.epochs=2",
     "--config.training.batch_size=256",
     "--config.training.learning_rate=0.001",
     "--config.training.label_smoothing=0.1",
@@ -190,11 +190,11 @@ def trained(folder):
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory):
+def trainings(tmp_path_factory, data_dir):
     """What one device, two devices and two processes make of one training."""
     folder = tmp_path_factory.mktemp("trainings")
     Genotype(normal=["skip_connect"] * 14, reduce=["max_pool_3x3"] * 14).save(folder / "genotype")
-    arguments = (*TRAIN, f"--data_dir={folder}/data", f"--genotype={folder}/genotype")
+    arguments = (*TRAIN, f"--data_dir={data_dir}", f"--genotype={folder}/genotype")
     for name, before in (("none", None), ("mirrored", two_cpus)):
         strategy = (f"--config.strategy={name}", f"--workdir={folder}/{name}")
         outcome = forked.run("train", *arguments, *strategy, before=before)
@@ -250,7 +250,7 @@ def test_a_worker_that_is_stopped_goes_on(tmp_path, data_dir, genotype):
         outcome = forked.run("train", *arguments, before=functools.partial(set_up, text))
         assert outcome.code == code
         done = len(history.read(tmp_path / "run" / "history.csv"))
-        assert done == (1 if code else 3)
+        assert done == (1 if code else 2)
 
 
 @pytest.mark.parametrize(
@@ -263,9 +263,9 @@ def test_a_worker_that_is_stopped_goes_on(tmp_path, data_dir, genotype):
         ),
     ],
 )
-def test_what_two_devices_cannot_do(tmp_path, setting, line):
+def test_what_two_devices_cannot_do(tmp_path, data_dir, setting, line):
     Genotype(normal=["skip_connect"] * 14, reduce=["max_pool_3x3"] * 14).save(tmp_path / "genotype")
-    folders = (f"--data_dir={tmp_path}/data", f"--workdir={tmp_path}/run")
+    folders = (f"--data_dir={data_dir}", f"--workdir={tmp_path}/run")
     strategy = ("--config.strategy=mirrored", f"--config.training.{setting}")
     arguments = (*TRAIN, *folders, f"--genotype={tmp_path}/genotype", *strategy)
     outcome = forked.run("train", *arguments, before=two_cpus)

@@ -128,7 +128,7 @@ class TestImageNet:
         data = f"--data_dir={small_imagenet.write(tmp_path / 'data')}"
         arguments = (
             *("--config=configs/train_imagenet.py:star", f"--genotype={genotype}", data),
-            *("--config.data.image_size=64", "--config.network.cells=3"),
+            *("--config.data.image_size=64", "--config.network.cells=2"),
             *("--config.network.channels=4", "--config.training.epochs=1"),
             "--config.training.batch_size=10",
         )
