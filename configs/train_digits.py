@@ -17,7 +17,7 @@ def get_config():
             "mixed_precision": False,
             "data": {"name": "digits", "split": "train", "image_size": placeholder(int)},
             "split": {"validation_images": placeholder(int), "seed": 0},
-            "network": {"cells": 3, "channels": 16},
+            "network": {"cells": 3, "channels": 16, "unit": "residual"},
             "training": {
                 "epochs": 40,
                 "batch_size": 128,
