@@ -2,7 +2,7 @@
 
 A checkpoint is TensorFlow's, `checkpoints/ckpt-EPOCHS-STEPS`, after so many whole epochs and steps.
 It holds all variables that a step changes, and a record of what JSON can hold: of a search both
-supernets with their momentum and the oracle's state; of a training the network, the optimizer with
+supernets, slots included, and the oracle's state; of a training the network, the optimizer with
 its schedule's step (which is the data's position, too), class centres, the running means of an
 epoch that is not over, and the history.
 """

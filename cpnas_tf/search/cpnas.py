@@ -20,6 +20,7 @@ from cpnas_tf.networks.operations import PRECISIONS, Unit, check_real_inputs, fi
 from cpnas_tf.runs import progress
 from cpnas_tf.search.oracle import ChildParentOracle, sampling_orders
 from cpnas_tf.search.pair import Pair
+from cpnas_tf.search.row_optimizers import find_row_optimizer
 from cpnas_tf.search.supernet import Supernet
 from cpnas_tf.search.tuner import ChildParentTuner
 from cpnas_tf.training.optimizers import check_sgd
@@ -41,10 +42,11 @@ class ChildParentSearch:
         rounds: T, how often each operation is sampled before a pruning.
         beta: beta_P of Eq. 1.
         batch_size: images a step, of all replicas together.
-        learning_rate: of SGD at the start.
+        optimizer: of the supernets, "sgd" or "adam".
+        learning_rate: at the start.
         final_learning_rate: to which it follows a cosine over the epochs. The paper's 0 leaves
             little to learn for the last architectures, by which the last operations are pruned.
-        momentum: of SGD.
+        momentum: of SGD; Adam has its own.
         weight_decay: L2 on all sampled parameters.
         operations: the K operations that each edge starts with.
         allow_none: whether `none` may be in the final genotype.
@@ -70,6 +72,7 @@ class ChildParentSearch:
         rounds: int = 3,
         beta: float = 2.0,
         batch_size: int = 512,
+        optimizer: str = "sgd",
         learning_rate: float = 0.025,
         final_learning_rate: float = 0.0,
         momentum: float = 0.9,
@@ -106,6 +109,7 @@ class ChildParentSearch:
             real_inputs=real_inputs,
             unit=find_unit(unit),
             operations=oracle.operations,
+            optimizer=optimizer,
             seed=seed,
             dtype="bfloat16" if mixed_precision else "float32",
         )
@@ -115,6 +119,7 @@ class ChildParentSearch:
                 f"final_learning_rate must be 0 to learning_rate, received: {final_learning_rate}"
             )
         devices.check_batch_size(self._strategy, batch_size)
+        find_row_optimizer(optimizer)  # refuses an impossible one
         stream = functools.partial(
             streams.batches,
             train,

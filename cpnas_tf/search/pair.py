@@ -30,7 +30,7 @@ class Pair:
         steps: of an epoch.
         batch_size: images a step, of all replicas together.
         rate: function of an epoch, counted from 0, that gives its learning rate.
-        momentum, weight_decay: of SGD.
+        momentum, weight_decay: see `Supernet.train_step`.
 
     Attributes:
         supernets, steps, rate: as given.
@@ -52,7 +52,7 @@ class Pair:
     ) -> None:
         self.supernets, self.images = supernets, steps * batch_size
         self._stream, self._validation, self.steps = stream, validation, steps
-        self.rate, self._sgd = rate, {"momentum": momentum, "weight_decay": weight_decay}
+        self.rate, self._step = rate, {"momentum": momentum, "weight_decay": weight_decay}
         self.strategy = tf.distribute.get_strategy()
         self.train_step = tf.function(self._train_both, autograph=False)
         self.count_correct = tf.function(self._count_both, autograph=False)
@@ -64,7 +64,7 @@ class Pair:
             images, labels = share(images), share(labels)
             return [
                 self.supernets[precision].train_step(
-                    images, labels, choices, learning_rate=learning_rate, **self._sgd
+                    images, labels, choices, learning_rate=learning_rate, **self._step
                 )
                 for precision in PRECISIONS
             ]

@@ -10,7 +10,7 @@ way each would cost seconds before its first step. Here one graph serves them al
   and kept out of line, dispatches on the operation's index and splits the row into the kernels it
   needs. Since every operation takes the same flat row, the gradient is one row too: operations that
   were not taken cost nothing, not even a zero gradient.
-- The update writes back the gathered rows of the weights and of their momentum. What was not
+- The update writes back the gathered rows of the weights and of the optimizer's slots. What was not
   sampled is not touched, bit for bit.
 
 TensorFlow differentiates a dispatch inside a function from its stored form, where a
@@ -29,6 +29,7 @@ References:
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ from cpnas_tf.networks.cells import (
 )
 from cpnas_tf.networks.operations import OPERATION_FUNCTIONS, Unit, find_unit
 from cpnas_tf.search.banks import BankUnits, Layout
+from cpnas_tf.search.row_optimizers import find_row_optimizer
 
 # The key of the bank that holds all that is no edge's: stem, preprocessing, classifier.
 _TRUNK = "trunk"
@@ -69,15 +71,17 @@ class Supernet:
         precision: "child" or "parent".
         stem, real_inputs, unit: as in `build_network`.
         operations: those of `OPERATIONS` that an architecture may have.
+        optimizer: "sgd" or "adam", see `search.row_optimizers`.
         seed: of the initial weights; the same seed gives child and parent the same ones.
         dtype: of the convolutions, "float32" or "bfloat16"; weights, BN statistics and logits are
             always float32.
 
     Attributes:
-        variables: the weights and their momentum, everything that training changes.
+        variables: the weights and the optimizer's slots, everything that training changes.
 
     Raises:
-        ValueError: if a size or the precision is impossible, or the images cannot be halved.
+        ValueError: if a size, the precision or the optimizer is impossible, or the images cannot be
+            halved.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Supernet:
         real_inputs: Sequence[str] = (),
         unit: str | Unit = "paper",
         operations: Sequence[str] = OPERATIONS,
+        optimizer: str = "sgd",
         seed: int = 0,
         dtype: str = "float32",
     ) -> None:
@@ -102,6 +107,7 @@ class Supernet:
             "stem": stem,
         }
         check_network(input_shape=input_shape, **self._settings)
+        self._optimizer = find_row_optimizer(optimizer)
         self._input_shape, self._operations = tuple(input_shape), tuple(operations)
         self._precision, self._real_inputs = precision, real_inputs
         self._unit = find_unit(unit)
@@ -109,20 +115,13 @@ class Supernet:
             BankUnits, precision, dtype=dtype, real_inputs=real_inputs, unit=self._unit
         )
         self._plan_edges()
-        random = np.random.default_rng(seed)
         self._banks = {
-            _TRUNK: _variable(_initial_rows([self._trunk_layout], 1, random), "trunk"),
-            **{
-                key: _variable(
-                    _initial_rows(self._row_layouts[key], len(edges), random),
-                    "bank_{}_{}".format(*key),
-                )
-                for key, edges in self._bank_edges.items()
-            },
+            key: tf.Variable(values, name=_bank_name(key))
+            for key, values in self._initial_banks(seed).items()
         }
-        self._momenta = {key: _zeros(bank) for key, bank in self._banks.items()}
+        self._slots = {key: self._make_slots(key) for key in self._banks}
         self._edge_functions = {key: self._edge_function(*key) for key in self._bank_edges}
-        self.variables = [*self._banks.values(), *self._momenta.values()]
+        self.variables = [*self._banks.values(), *itertools.chain(*self._slots.values())]
 
     def _plan_edges(self):
         """Walks the network once to see the trunk's parameters, and each edge's bank and row."""
@@ -150,6 +149,33 @@ class Supernet:
             units = self._units(layout.take, dtype="float32")
             OPERATION_FUNCTIONS[operation](units, tf.zeros([1, 4, 4, width]), stride)
         return layout
+
+    def _initial_banks(self, seed):
+        """Initial weights, float32 arrays `[edges, operations, parameters]` by the banks' keys."""
+        random = np.random.default_rng(seed)
+        return {
+            _TRUNK: _initial_rows([self._trunk_layout], 1, random),
+            **{
+                key: _initial_rows(self._row_layouts[key], len(edges), random)
+                for key, edges in self._bank_edges.items()
+            },
+        }
+
+    def _make_slots(self, key):
+        return [
+            tf.Variable(zeros, name=f"{_bank_name(key)}_{name}")
+            for name, zeros in self._optimizer.slots(self._banks[key]).items()
+        ]
+
+    def reset(self, seed: int) -> None:
+        """Gives all variables the values that they have in a new supernet of that seed.
+
+        Functions that were traced with this supernet stay valid.
+        """
+        for key, values in self._initial_banks(seed).items():
+            self._banks[key].assign(values)
+            for slot in self._slots[key]:
+                slot.assign(tf.zeros_like(slot))
 
     def _edge_function(self, width, stride):
         """One function for all edges of a width and stride: `(operation, row, x) -> y`."""
@@ -234,16 +260,16 @@ class Supernet:
         momentum: float,
         weight_decay: float,
     ) -> tf.Tensor:
-        """One step of SGD on the sampled path's weights, to be called in a `tf.function`.
+        """One step of the optimizer on the sampled path's weights, to be called in a `tf.function`.
 
-        With the gradient g of the cross-entropy at w: v = momentum v + g + weight_decay w and
-        w = w - learning_rate v (the original framework's form), for the trunk and the sampled
-        operations only. In a replica of a strategy g is the mean over all replicas.
+        It changes the trunk and the sampled operations only, by the gradient of the cross-entropy.
+        In a replica of a strategy that is the mean over all replicas.
 
         Args:
             images, choices: as in `logits`.
             labels: integer `[batch]`.
-            learning_rate, momentum, weight_decay: scalars.
+            learning_rate, weight_decay: scalars; weight decay is L2 added to the gradient.
+            momentum: a scalar, of SGD; Adam has its own.
 
         Returns:
             The mean cross-entropy before the step, a float scalar.
@@ -264,11 +290,18 @@ class Supernet:
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         gradients = tf.distribute.get_replica_context().all_reduce("mean", gradients)
-        velocities = _gather(self._momenta, positions)
         for (key, old), gradient in zip(weights.items(), gradients, strict=True):
-            velocity = momentum * velocities[key] + gradient + weight_decay * old
-            _scatter(self._momenta[key], positions[key], velocity)
-            _scatter(self._banks[key], positions[key], old - learning_rate * velocity)
+            slots = self._slots[key]
+            new = self._optimizer.step(
+                old,
+                gradient,
+                [tf.gather_nd(slot, positions[key]) for slot in slots],
+                learning_rate=learning_rate,
+                momentum=momentum,
+                weight_decay=weight_decay,
+            )
+            for variable, rows in zip((self._banks[key], *slots), new, strict=True):
+                _scatter(variable, positions[key], rows)
         return loss
 
     def derive(self, genotype: Genotype) -> tf.keras.Model:
@@ -302,20 +335,16 @@ class Supernet:
 
 
 def _initial_rows(layouts, count, random):
-    """Initial values `[count, operations, parameters]`, each row padded with zeros."""
+    """Initial float32 values `[count, operations, parameters]`, each row padded with zeros."""
     rows = np.zeros([count, len(layouts), max(sum(layout.sizes) for layout in layouts)])
     for row in rows:
         for values, layout in zip(row, layouts, strict=True):
             values[: sum(layout.sizes)] = layout.initial_values(random)
-    return rows
+    return rows.astype("float32")
 
 
-def _variable(value, name):
-    return tf.Variable(value.astype("float32"), name=name)
-
-
-def _zeros(variable):
-    return tf.Variable(tf.zeros_like(variable), name=f"{variable.name.split(':')[0]}_momentum")
+def _bank_name(key):
+    return key if key == _TRUNK else "bank_{}_{}".format(*key)
 
 
 def _gather(variables, positions):

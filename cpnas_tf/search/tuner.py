@@ -31,8 +31,8 @@ class ChildParentTuner(BaseTuner):
     """Runs the trials of a `ChildParentOracle`: one epoch of child and parent each.
 
     After each trial all that the search needs to go on is saved in `checkpoints/`: both supernets
-    with their momentum, and the oracle's state. The last two are kept; a new tuner on the same
-    folder goes on from the newest one that can be read.
+    with their optimizers' slots, and the oracle's state. The last two are kept; a new tuner on the
+    same folder goes on from the newest one that can be read.
 
     All workers of several run the same search, and only the chief writes.
 

@@ -420,6 +420,86 @@ def test_momentum_accumulates_over_the_steps_that_sample_an_operation(engine):
             np.testing.assert_array_equal(new[name], old[name])
 
 
+@pytest.mark.usefixtures("deterministic")
+def test_adam_is_keras_adam_with_a_step_count_per_row():
+    """Against NumPy, over architectures that share the operations of every other edge.
+
+    The gradients are the momentum of an SGD step without momentum and weight decay, from the same
+    weights.
+    """
+    settings = {"learning_rate": 0.01, "momentum": 0.5, "weight_decay": 0.02}
+    adam, sgd = Engine("child", cells=1, optimizer="adam"), Engine("child", cells=1)
+    first = rotated(0)
+    second = Genotype.from_choices(
+        OPERATIONS[(edge + edge % 2) % 8] for edge in range(len(first.choices))
+    )
+    start = adam.state()
+    names = [variable.name for variable in sgd.supernet._banks.values()]
+    wanted = {name: start[name].astype("float64") for name in names}
+    mean, square, count = ({name: np.zeros(wanted[name].shape) for name in names} for _ in "123")
+    for seed, genotype in enumerate((first, second, first, first)):
+        weights = adam.state()
+        sgd.restore({v.name: weights.get(v.name, 0 * v) for v in sgd.supernet.variables})
+        sgd.train(genotype, seed=seed, learning_rate=0.0)
+        adam.train(genotype, seed=seed, **settings)
+        for name, rows in sampled_rows(sgd, genotype).items():
+            slope = sgd.state()[name.replace(":", "_momentum:")][rows] + 0.02 * wanted[name][rows]
+            count[name][rows] += 1
+            mean[name][rows] = 0.9 * mean[name][rows] + 0.1 * slope
+            square[name][rows] = 0.999 * square[name][rows] + 0.001 * slope**2
+            first_moment = mean[name][rows] / (1 - 0.9 ** count[name][rows])
+            correction = np.sqrt(1 - 0.999 ** count[name][rows])
+            second_moment = np.sqrt(square[name][rows]) / correction
+            wanted[name][rows] -= 0.01 * first_moment / (second_moment + 1e-7 / correction)
+    new, counts = adam.state(), set()
+    for name in names:
+        np.testing.assert_allclose(new[name], wanted[name], rtol=1e-6, atol=1e-4 * 0.01)
+        np.testing.assert_array_equal(new[name.replace(":", "_count:")], count[name][..., :1])
+        untouched = count[name][..., 0] == 0
+        assert new[name][untouched].tobytes() == start[name][untouched].tobytes()
+        for slot in ("mean", "square"):
+            assert not new[name.replace(":", f"_{slot}:")][untouched].any()
+        counts |= {*count[name][..., 0].ravel()}
+    assert counts == {0, 1, 3, 4}
+    assert len(new) == 4 * len(names)
+
+
+def sampled_rows(engine, genotype):
+    """The index of an architecture's rows in each bank, by the bank's name."""
+    supernet = engine.supernet
+    rows = {variable.name: ([], []) for key, variable in supernet._banks.items() if key != "trunk"}
+    for edge, ((width, stride), row) in supernet._edge_rows.items():
+        edges, operations = rows[f"bank_{width}_{stride}:0"]
+        edges.append(row)
+        operations.append(OPERATIONS.index(genotype.choices[supernet._edge_choice(*edge)]))
+    return {"trunk:0": ([0], [0]), **rows}
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_reset_gives_all_variables_of_a_new_supernet(optimizer):
+    """Bit for bit; the graph that was traced before trains them as it did the first ones."""
+    settings = {"cells": 1, "operations": OPERATIONS[:4], "optimizer": optimizer}
+    genotype = Genotype.from_choices(OPERATIONS[edge % 4] for edge in range(28))
+    engine = Engine("parent", seed=1, **settings)
+
+    def train():
+        losses = [
+            engine.train(genotype, seed=seed, learning_rate=0.1, momentum=0.9) for seed in range(3)
+        ]
+        return losses, {name: value.tobytes() for name, value in engine.state().items()}
+
+    trained = train()
+    for seed in (2, 1):
+        engine.supernet.reset(seed)
+        new = Supernet(precision="parent", **{**SETTINGS, **settings}, seed=seed)
+        for variable, fresh in zip(engine.supernet.variables, new.variables, strict=True):
+            assert variable.name == fresh.name
+            assert variable.numpy().tobytes() == fresh.numpy().tobytes()
+    assert train() == trained
+    assert engine.functions[1].experimental_get_tracing_count() == 1
+
+
 def test_one_graph_serves_all_architectures(engine):
     for seed, genotype in enumerate(GENOTYPES.values()):
         engine.train(genotype, seed=seed, learning_rate=0.01 * seed, momentum=0.1 * seed)
@@ -504,6 +584,7 @@ def test_initial_weights_are_those_of_keras_layers():
         ({"classes": 1}, "classes must be a whole number >= 2, received: 1"),
         ({"cells": 0}, "cells must be a whole number >= 1, received: 0"),
         ({"channels": 0}, "channels must be a whole number >= 1, received: 0"),
+        ({"optimizer": "foo"}, "optimizer must be one of sgd, adam, received: 'foo'"),
     ],
 )
 def test_impossible_settings_are_refused_in_one_line(settings, message):

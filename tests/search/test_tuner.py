@@ -19,6 +19,7 @@ from small_training import truncate
 
 from cpnas_tf import data
 from cpnas_tf.genotypes import CHOICES, Genotype
+from cpnas_tf.networks.operations import find_unit
 from cpnas_tf.runs import search_log
 from cpnas_tf.search import cpnas
 from cpnas_tf.search.cpnas import ChildParentSearch, search
@@ -96,6 +97,19 @@ def new_tuner(whole):
     """Makes a tuner as a new process would, but for the tracing: `new_tuner(folder)`."""
     pair = whole.tuner.pair
 
+    def make(folder, *, verbose="auto", **settings):
+        for name, variable in variables(whole.tuner).items():
+            variable.assign(whole.initial[name])
+        with traced_as(pair):
+            return plan(**settings).start(folder, verbose=verbose)
+
+    return make
+
+
+@contextlib.contextmanager
+def traced_as(pair):
+    """Has new tuners take a pair's supernets, as they are, and its traced graphs."""
+
     def supernet(*, precision, **_):
         return pair.supernets[precision]
 
@@ -104,16 +118,10 @@ def new_tuner(whole):
         new.train_step, new.count_correct = pair.train_step, pair.count_correct
         return new
 
-    def make(folder, *, verbose="auto", **settings):
-        for name, variable in variables(whole.tuner).items():
-            variable.assign(whole.initial[name])
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cpnas, "Supernet", supernet)
-            patch.setattr(cpnas, "Pair", traced)
-            planned = plan(**settings)
-            return planned.start(folder, verbose=verbose)
-
-    return make
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpnas, "Supernet", supernet)
+        patch.setattr(cpnas, "Pair", traced)
+        yield
 
 
 def plan(**settings):
@@ -293,15 +301,18 @@ class TestSearch:
                 channels=6,
                 stem="imagenet",
                 real_inputs=("depthwise",),
+                unit="residual",
                 beta=0.5,
                 allow_none=False,
                 mixed_precision=True,
+                optimizer="adam",
                 **SEARCH,
                 **TRAINING | {"final_learning_rate": 0.005},
             )
         sizes = {"input_shape": (32, 32, 1), "classes": 2, "cells": 4, "channels": 6, "seed": 3}
         sizes |= {"stem": "imagenet", "real_inputs": ("depthwise",), "dtype": "bfloat16"}
-        sizes["operations"] = SEARCH["operations"]
+        sizes |= {"operations": SEARCH["operations"], "optimizer": "adam"}
+        sizes["unit"] = find_unit("residual")
         (_, child), (_, parent) = made["Supernet"]
         assert child == {**sizes, "precision": "child"}
         assert parent == {**sizes, "precision": "parent"}
@@ -341,6 +352,7 @@ class TestSearch:
             ({"operations": ("none", "conv")}, "operations must be .* received: .*conv.*"),
             ({"beta": math.nan}, "beta must be a finite number, received: nan"),
             ({"seed": -1}, "seed must be .* received: -1"),
+            ({"optimizer": "foo"}, "optimizer must be one of sgd, adam, received: 'foo'"),
             ({"learning_rate": 0}, "learning_rate must be a number > 0, received: 0"),
             ({"learning_rate": -0.1}, "learning_rate must be a number > 0, received: -0.1"),
             ({"learning_rate": math.nan}, "learning_rate must be .* received: nan"),
@@ -406,8 +418,8 @@ class TestTuner:
         for precision, supernet in tuner.pair.supernets.items():
             now, changed, sampled = values(tuner), set(), set()
             for key, edges in supernet._bank_edges.items():
-                for tensors in (supernet._banks, supernet._momenta):
-                    number = [id(v) for v in supernet.variables].index(id(tensors[key]))
+                for variable in (supernet._banks[key], *supernet._slots[key]):
+                    number = [id(v) for v in supernet.variables].index(id(variable))
                     name = f"{precision}_{number}"
                     for row, operation in np.ndindex(now[name].shape[:2]):
                         before, after = (
@@ -580,6 +592,31 @@ class TestStoppedSearch:
             with pytest.raises(OSError if when == "before" else StopError):
                 run_trial(folder, fail)
             assert_goes_on(folder)
+
+    def test_goes_on_with_adam(self, tmp_path):
+        whole = plan(optimizer="adam").start(tmp_path / "whole", verbose=0)
+        whole.search()
+        final = values(whole)
+        assert len(final) == 2 * 4 * len(whole.pair.supernets["child"]._banks)
+
+        def start():
+            for supernet in whole.pair.supernets.values():
+                supernet.reset(SEARCH["seed"])
+            return plan(optimizer="adam").start(tmp_path / "stopped", verbose=0)
+
+        def stop(trial):
+            if int(trial.trial_id) == 3:
+                raise StopError
+
+        with traced_as(whole.pair):
+            stopped = start()
+            stopped.on_trial_begin = stop
+            with pytest.raises(StopError):
+                stopped.search()
+            start().search()
+        assert without_times(tmp_path / "stopped") == without_times(tmp_path / "whole")
+        for name, value in values(whole).items():
+            assert value.tobytes() == final[name].tobytes(), name
 
     def test_a_finished_search_trains_nothing(self, whole, new_tuner, tmp_path):
         folder = shutil.copytree(whole.folder, tmp_path / "copy")
