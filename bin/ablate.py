@@ -16,6 +16,7 @@ KERASTUNER_TUNER_ID=worker0 python bin/ablate.py --config=configs/FILE.py --work
 A process of them that ended before the last run is done has to be started again.
 """
 
+import cpnas_tf.cli.interrupt  # noqa: F401, isort: skip
 from absl import flags
 
 from cpnas_tf.catalogue import method_sections

@@ -5,6 +5,7 @@ python bin/evaluate.py --workdir=DIR
 Writes evaluation.json and the confusion matrix's picture, confusion_matrix.png, into the workdir.
 """
 
+import cpnas_tf.cli.interrupt  # noqa: F401, isort: skip
 import os
 
 from absl import flags

@@ -6,6 +6,7 @@ Writes saved_model/, model.tflite, export.json and a model card into the output 
 nothing.
 """
 
+import cpnas_tf.cli.interrupt  # noqa: F401, isort: skip
 from absl import flags
 
 from cpnas_tf.cli import app

@@ -4,6 +4,7 @@ python bin/plot.py --workdir=DIR --output=DIR     a search's or an ablation's, f
 python bin/plot.py --genotype=FILE --output=DIR   a genotype
 """
 
+import cpnas_tf.cli.interrupt  # noqa: F401, isort: skip
 import os
 
 from absl import flags

@@ -7,6 +7,7 @@ The config is one of bin/train.py, whose data set is not read. Prints a table, w
 it, or with --json one JSON object. --csv=FILE writes the layers.
 """
 
+import cpnas_tf.cli.interrupt  # noqa: F401, isort: skip
 import json
 import os
 

@@ -3,6 +3,7 @@
 python bin/quickstart.py --folder=runs/quickstart
 """
 
+import cpnas_tf.cli.interrupt  # noqa: F401, isort: skip
 import os
 
 from absl import flags

@@ -6,6 +6,7 @@ The workdir is one of bin/search.py or bin/ablate.py, finished or not. --train=D
 shows networks of bin/train.py beside the paper's.
 """
 
+import cpnas_tf.cli.interrupt  # noqa: F401, isort: skip
 import os
 
 from absl import flags

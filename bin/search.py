@@ -12,6 +12,7 @@ gradients, with the settings of --config.pc_darts; random, which draws a genotyp
 and bnas: see cpnas_tf/devices.py.
 """
 
+import cpnas_tf.cli.interrupt  # noqa: F401, isort: skip
 import contextlib
 import os
 

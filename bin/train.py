@@ -12,6 +12,7 @@ training that was stopped goes on with the same command. --config.strategy=mirro
 of the machine, multi_worker those of several: see cpnas_tf/devices.py.
 """
 
+import cpnas_tf.cli.interrupt  # noqa: F401, isort: skip
 import dataclasses
 import os
 

@@ -16,7 +16,9 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,9 +65,11 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
     Raises:
         ValueError: if the name is unknown, "mirrored" has fewer than two devices, or the cluster of
-            "multi_worker" cannot be joined.
+            "multi_worker" cannot be joined or the worker's port is taken.
     """
     index, workers = check_strategy(name)
+    if workers > 1:
+        _wait_for_others(json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"], index)
     import tensorflow as tf
 
     if name == "none":
@@ -85,6 +89,32 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         raise ValueError(f"worker {index} of {workers} cannot join the others: {error}") from error
     finally:
         signal.signal(signal.SIGTERM, handler)  # TensorFlow's own would only note the signal
+
+
+def _wait_for_others(addresses, index):
+    """Returns when each other worker has listened at its address.
+
+    TensorFlow waits for them as well, but answers no signal while it does.
+    """
+    missing = [address for address in addresses if address != addresses[index]]
+    try:
+        listening = socket.create_server(("", int(addresses[index].rpartition(":")[2])))
+    except OSError as error:
+        raise ValueError(
+            f"worker {index} cannot listen at {addresses[index]}: {error.strerror}"
+        ) from error
+    with listening:
+        while missing := [address for address in missing if not _listens(address)]:
+            time.sleep(0.1)
+
+
+def _listens(address):
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -162,6 +192,28 @@ def is_alone(strategy: tf.distribute.Strategy) -> bool:
 def _task(strategy):
     """The number of this process among several, or None."""
     return getattr(strategy.cluster_resolver, "task_id", None)
+
+
+def agreement(
+    strategy: tf.distribute.Strategy, variables: Iterable[tf.Variable]
+) -> Callable[[], None]:
+    """A function that gives the variables of which each replica has its own their mean.
+
+    A checkpoint holds the mean. If it is called after each one, a training is bit by bit the same
+    whether it goes on from the checkpoint or was never stopped. All workers have to call it.
+    """
+    import tensorflow as tf
+
+    if strategy.num_replicas_in_sync == 1:
+        return lambda: None
+    own = [each for each in variables if each.synchronization == tf.VariableSynchronization.ON_READ]
+
+    @tf.function(autograph=False)
+    def assign_means():
+        for variable in own:
+            variable.assign(tf.convert_to_tensor(variable))
+
+    return assign_means
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:

@@ -8,11 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import forked
 import numpy as np
 import pytest
+from commands import check_equal_trainings
 
 from cpnas_tf import devices
 from cpnas_tf.genotypes import Genotype
@@ -107,8 +109,8 @@ def free_addresses(count):
     return addresses
 
 
-def run_workers(folder, *arguments, command="search"):
-    """Runs two workers at once and returns their outcomes."""
+def run_workers(folder, *arguments, command="search", set_up=set_tf_config):
+    """Runs two workers at once and returns their outcomes; `set_up` gets the TF_CONFIG of each."""
     workers = free_addresses(2)
 
     def run(index):
@@ -117,11 +119,56 @@ def run_workers(folder, *arguments, command="search"):
             *arguments,
             "--config.strategy=multi_worker",
             f"--workdir={folder}",
-            before=functools.partial(set_tf_config, tf_config(workers=workers, index=index)),
+            before=functools.partial(set_up, tf_config(workers=workers, index=index)),
         )
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(run, range(2)))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_wait_until_all_are_there(workers):
+    addresses = free_addresses(workers)
+    with ThreadPoolExecutor() as pool:
+        first = [pool.submit(devices._wait_for_others, addresses, n) for n in range(workers - 1)]
+        time.sleep(0.5)
+        assert not any(each.done() for each in first)
+        devices._wait_for_others(addresses, workers - 1)
+        assert [each.result(timeout=60) for each in first] == [None] * (workers - 1)
+
+
+def test_a_port_that_is_taken_is_one_line():
+    with socket.create_server(("", 0)) as other:
+        address = f"localhost:{other.getsockname()[1]}"
+        line = f"worker 1 cannot listen at {address}: Address already in use"
+        with pytest.raises(ValueError, match=f"^{line}$"):
+            devices._wait_for_others(["a:1", address], 1)
+
+
+def stop_amid_the_wait(number, text):
+    set_tf_config(text)
+    listens = devices._listens
+
+    def stopped(address):
+        os.kill(os.getpid(), number)
+        return listens(address)
+
+    devices._listens = stopped
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_that_waits_answers_signals(tmp_path, data_dir, genotype, number):
+    text = tf_config(workers=free_addresses(2), index=1)
+    arguments = (*TRAIN, "--config.strategy=multi_worker", f"--genotype={genotype}")
+    outcome = forked.run(
+        "train",
+        *(*arguments, f"--data_dir={data_dir}", f"--workdir={tmp_path}/run"),
+        before=functools.partial(stop_amid_the_wait, number, text),
+        timeout=60,
+    )
+    assert outcome.stderr == "stopped: the same command goes on from here\n"
+    assert outcome.code == 130
+    assert not (tmp_path / "run").exists()
 
 
 def results(folder):
@@ -190,8 +237,8 @@ def trained(folder):
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory, data_dir):
-    """What one device, two devices and two processes make of one training."""
+def folder(tmp_path_factory, data_dir):
+    """Where one device, two devices and two processes have done one training."""
     folder = tmp_path_factory.mktemp("trainings")
     Genotype(normal=["skip_connect"] * 14, reduce=["max_pool_3x3"] * 14).save(folder / "genotype")
     arguments = (*TRAIN, f"--data_dir={data_dir}", f"--genotype={folder}/genotype")
@@ -203,7 +250,13 @@ def trainings(tmp_path_factory, data_dir):
         assert (outcome.code, outcome.stderr) == (0, "")
     assert outcome.stdout == "worker 1 of 2 waits for the others\n"
     assert not list((folder / "multi_worker").rglob("*.partial"))
-    return {name: trained(folder / name) for name in devices.STRATEGIES}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trainings(folder):
+    """What they have made of it."""
+    return {name: trained(folder / name) for name in ("none", "mirrored", "multi_worker")}
 
 
 @pytest.mark.parametrize("name", ["mirrored", "multi_worker"])
@@ -231,14 +284,26 @@ def test_two_devices_and_two_processes_train_alike(trainings):
     np.testing.assert_array_equal(found, centres)
 
 
-def set_up_a_stopped_worker(text):
+def set_up_a_stopped_worker(text, number=signal.SIGTERM):
     set_tf_config(text)
     place = {
         "module": "cpnas_tf.training.callback",
         "owner": "EpochCallback",
         "method": "on_epoch_end",
     }
-    forked.signal_self(signal.SIGTERM, call=1, **place)
+    forked.signal_self(number, call=1, **place)
+
+
+def test_two_processes_that_are_killed_end_the_same(folder, tmp_path, data_dir):
+    """Bit by bit, with the moving statistics that each has of its own half of the images."""
+    arguments = (*TRAIN, f"--data_dir={data_dir}", f"--genotype={folder}/genotype")
+    kill = functools.partial(set_up_a_stopped_worker, number=signal.SIGKILL)
+    for set_up, code in ((kill, -signal.SIGKILL), (set_tf_config, 0)):
+        outcomes = run_workers(tmp_path / "run", *arguments, command="train", set_up=set_up)
+        assert [outcome.code for outcome in outcomes] == [code, code]
+        done = len(history.read(tmp_path / "run" / "history.csv"))
+        assert done == (1 if code else 3)
+    check_equal_trainings(tmp_path / "run", folder / "multi_worker")
 
 
 def test_a_worker_that_is_stopped_goes_on(tmp_path, data_dir, genotype):

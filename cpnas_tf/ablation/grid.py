@@ -28,13 +28,13 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
 import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
-from keras_tuner.engine.trial import TrialStatus
+from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.errors import FatalError, FatalRuntimeError
 from keras_tuner.oracles import GridSearchOracle
 
@@ -118,7 +118,7 @@ def role() -> str:
     tuner, address, port = values = [os.environ.get(name, "") for name in names]
     if not any(values):
         return "alone"
-    if not all(values) or not port.isdigit() or int(port) > 65535:
+    if not all(values) or not port.isdecimal() or not 0 < int(port) < 65536:
         given = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
         raise ValueError(
             "a chief or worker needs three environment variables, an id, the chief's address and "
@@ -159,11 +159,28 @@ class AblationOracle(GridSearchOracle):
             self._populate_next.append(trial_id)
         return response
 
-    def end_trial(self, trial: Any) -> None:
-        """Takes the result of a trial, unless a restarted chief does not know it.
+    # A chief that was restarted does not know the trials that workers have from the one before. It
+    # hands out the same points again, whose results are then read from their files.
 
-        Such a chief will hand out the same point again, and its result is read from its file.
+    def get_trial(self, trial_id: str) -> Trial:
+        """The trial of that id; an empty one if this chief has not handed it out."""
+        return self.trials.get(trial_id) or Trial(self.get_space(), trial_id)
+
+    def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Trial:
+        """Takes the metrics of a trial that this chief has handed out."""
+        if trial_id in self.trials:
+            return super().update_trial(trial_id, metrics, step)
+        return self.get_trial(trial_id)
+
+    def score_trial(self, trial: Trial) -> None:
+        """Sets a score that says nothing, as nothing is chosen by it.
+
+        A trial may end here whose metrics the chief before took.
         """
+        trial.score = 0.0
+
+    def end_trial(self, trial: Trial) -> None:
+        """Ends a trial that this chief has handed out."""
         if trial.trial_id in self.trials:
             super().end_trial(trial)
 

@@ -34,16 +34,19 @@ def best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return max(rows, key=lambda row: row["val_accuracy"])
 
 
-def line(rows: Sequence[Mapping[str, Any]], *, name: str, epochs: int) -> str:
+def line(
+    rows: Sequence[Mapping[str, Any]], *, name: str, epochs: int, left: float | None = None
+) -> str:
     """One line that tells of the last epoch, and when the training will be done.
 
     Args:
         name: of the network.
         rows: the history up to now.
         epochs: of the whole training.
+        left: the seconds until then; by default as the last epoch took.
     """
     row = rows[-1]
-    left = (epochs - row["epoch"]) * row["seconds"]
+    left = (epochs - row["epoch"]) * row["seconds"] if left is None else left
     return (
         f"{name} [{row['epoch']:{len(str(epochs))}d}/{epochs}] loss {row['loss']:.4f}  "
         f"accuracy {row['accuracy']:6.2%}  validation {row['val_accuracy']:6.2%}  "

@@ -68,7 +68,8 @@ class Progress:
     ) -> None:
         self._total, self._done, self._unit = total, done, unit
         self._verbose = check_verbose(verbose)
-        self._started, self._first = time.monotonic(), done
+        self._since, self._until_then = time.monotonic(), float(done)  # where `left` measures from
+        self._has_stepped = self._has_finished = False
 
     def step(self, number: int, step: int, steps: int, **measures: Any) -> None:
         """Shows at which step architecture or epoch `number` is, all counted from 0.
@@ -77,6 +78,9 @@ class Progress:
             number, step, steps: where it is.
             measures: numbers to show beside it by name; they are only read where they are shown.
         """
+        if not self._has_stepped and step + 1 < steps:
+            self._since, self._until_then = time.monotonic(), number + (step + 1) / steps
+        self._has_stepped = True
         if self._verbose == 1:
             shown = "".join(f"  {name} {float(value):.4f}" for name, value in measures.items())
             show(f"\r{self._unit} {number + 1}: step {step + 1}/{steps}{shown}", end="")
@@ -85,6 +89,18 @@ class Progress:
         """Shows a line, in the place of the moving one."""
         if self._verbose:
             show(f"\r{text}" if self._verbose == 1 else text)
+
+    def left(self, done: int) -> float:
+        """The seconds that are left when so many are done, to be called after each one.
+
+        A process traces in its first step and again when it first validates. As soon as there is
+        more to measure, neither counts for the pace.
+        """
+        now = time.monotonic()
+        pace = (now - self._since) / (done - self._until_then)
+        if not self._has_finished:
+            self._since, self._until_then, self._has_finished = now, float(done), True
+        return pace * (self._total - done)
 
     def finish(self, text: str, *, images: int, seconds: float) -> None:
         """Shows the line of an architecture or epoch of a search.
@@ -95,11 +111,9 @@ class Progress:
             seconds: how long it took.
         """
         self._done += 1
-        elapsed = time.monotonic() - self._started
-        left = elapsed / (self._done - self._first) * (self._total - self._done)
         self.line(
             f"[{self._done:3d}/{self._total}] {text}  "
-            f"{images / seconds:6.0f} images/s  ETA {duration(left)}"
+            f"{images / seconds:6.0f} images/s  ETA {duration(self.left(self._done))}"
         )
 
 

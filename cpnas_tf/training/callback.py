@@ -62,6 +62,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
         self._flips = SignFlips(kernels) if kernels else None
         self._means = self._build_means()
         self._running: list[np.ndarray] | None = None
+        self._agree = devices.agreement(self._strategy, trained.non_trainable_variables)
 
     def _build_means(self):
         """The means that Keras reports of an epoch; it would make them at the first step."""
@@ -101,7 +102,6 @@ class EpochCallback(tf.keras.callbacks.Callback):
             directory: the folder.
             verbose: how much to show of the training, see `Progress`.
         """
-        self._progress = Progress(self._epochs, 0, "epoch", verbose=verbose)
         self._csv = os.path.join(directory, "history.csv")
         self._summaries = Summaries(os.path.join(directory, "logs"))
         centres = getattr(self._child_parent, "centres", None)
@@ -120,6 +120,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
         self._clock = self._saved = time.monotonic()
         if self._state.restore() and self.steps_done % self._steps:
             self._running = [variable.numpy() for variable in self._variables()]
+        self._progress = Progress(self._epochs, len(self.rows), "epoch", verbose=verbose)
         if self._state.record["logs"]:
             self._finish_epoch()
 
@@ -139,6 +140,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
 
     def _write_state(self):
         self._state.save(epochs=len(self.rows), steps=self.steps_done)
+        self._agree()
         self._saved = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -188,8 +190,9 @@ class EpochCallback(tf.keras.callbacks.Callback):
         is_chief = devices.is_chief(self._strategy)
         if is_chief:
             history.write(self._csv, self.rows)
-            name = self._network.name
-            self._progress.line(history.line(self.rows, name=name, epochs=self._epochs))
+            shown = {"name": self._network.name, "epochs": self._epochs}
+            left = self._progress.left(len(self.rows))
+            self._progress.line(history.line(self.rows, **shown, left=left))
         self._write_state()
         if is_chief:
             self._summaries.write(row["epoch"], {k: v for k, v in row.items() if k != "epoch"})

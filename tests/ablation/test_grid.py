@@ -38,6 +38,14 @@ def point(trial):
     return values["method"], values["search_seed"], values["training_seed"]
 
 
+def finish(oracle, trial):
+    """Asks what keras-tuner's worker asks when it has done a trial."""
+    if not oracle.get_trial(trial.trial_id).metrics.exists("accuracy"):
+        oracle.update_trial(trial.trial_id, {"accuracy": 0.5}, step=0)
+    trial.status = TrialStatus.COMPLETED
+    oracle.end_trial(trial)
+
+
 class TestGrid:
     @pytest.mark.parametrize("workers", [1, 3])
     def test_each_point_is_handed_out_once_to_workers_that_never_wait(self, oracle, workers):
@@ -58,11 +66,31 @@ class TestGrid:
         last = oracle.create_trial("worker9").status
         assert last == (TrialStatus.IDLE if ongoing else TrialStatus.STOPPED)
 
-    def test_a_trial_that_another_chief_handed_out_may_end(self, oracle, grid, tmp_path):
+    @pytest.fixture
+    def trial(self, grid, tmp_path):
+        """A trial of the chief before."""
         other = AblationOracle(grid)
         other._set_project_dir(tmp_path, "other")
-        oracle.end_trial(other.create_trial("worker0"))
+        return other.create_trial("worker0")
+
+    def test_a_trial_that_another_chief_handed_out_may_end(self, oracle, trial):
+        finish(oracle, trial)
         assert not oracle.trials
+        assert point(oracle.create_trial("worker0")) == point(trial)
+
+    def test_or_one_that_both_handed_out(self, oracle, trial):
+        same = oracle.create_trial("worker1")
+        assert same.trial_id == trial.trial_id
+        for each in (trial, same):
+            finish(oracle, each)
+        assert not oracle.ongoing_trials
+        assert oracle.get_trial(same.trial_id).status == TrialStatus.COMPLETED
+
+    def test_or_one_whose_metrics_the_other_took(self, oracle, trial):
+        oracle.create_trial("worker1")
+        trial.status = TrialStatus.COMPLETED
+        oracle.end_trial(trial)
+        assert oracle.get_trial(trial.trial_id).status == TrialStatus.COMPLETED
 
     @pytest.mark.parametrize(
         ("given", "value"),
@@ -120,6 +148,8 @@ class TestRole:
             ({}, "KERASTUNER_TUNER_ID=chief, KERASTUNER_ORACLE_IP=, "),
             ({"ORACLE_IP": "127.0.0.1", "ORACLE_PORT": "x"}, "KERASTUNER_ORACLE_PORT=x"),
             ({"ORACLE_IP": "127.0.0.1", "ORACLE_PORT": "65536"}, "KERASTUNER_ORACLE_PORT=65536"),
+            ({"ORACLE_IP": "127.0.0.1", "ORACLE_PORT": "0"}, "KERASTUNER_ORACLE_PORT=0"),
+            ({"ORACLE_IP": "127.0.0.1", "ORACLE_PORT": "²"}, "KERASTUNER_ORACLE_PORT=²"),
             ({"ORACLE_IP": "192.0.2.1", "ORACLE_PORT": "8000"}, "cannot listen at 192.0.2.1:8000"),
         ],
     )

@@ -38,3 +38,7 @@ def test_a_line_tells_of_the_last_epoch_and_what_is_left(epochs, left):
             f"validation 70.00% 1234 images/s ETA {left}"
         ).split()
     )
+
+
+def test_a_line_tells_the_time_left_that_it_is_given():
+    assert history.line(ROWS, name="child", epochs=103, left=3661.4).endswith("ETA 1:01:01")

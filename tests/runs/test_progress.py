@@ -34,6 +34,35 @@ def test_a_line_an_architecture(monkeypatch, capsys):
     assert second.endswith("   2000 images/s  ETA 2 days, 5:00:00")
 
 
+@pytest.mark.parametrize("done", [0, 2])
+def test_tracing_is_not_taken_for_the_pace(monkeypatch, capsys, done):
+    """Of 20, each with 10 steps of 3 s; tracing the steps takes 500 s, and what follows 40 s."""
+    clock = [0.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock[0])
+    progress = progress_module.Progress(20, done)
+    for number in range(done, 20):
+        for step in range(10):
+            clock[0] += 503 if (number, step) == (done, 0) else 3
+            progress.step(number, step, 10)
+        clock[0] += 40 if number == done else 0
+        progress.finish("text", images=1, seconds=1.0)
+    etas = [line.split("ETA ")[1] for line in capsys.readouterr().out.splitlines()]
+    first = (9 * 3 + 40) / 0.9 * (19 - done)
+    assert etas[0] == progress_module.duration(first)
+    assert etas[1:] == [progress_module.duration(30 * left) for left in range(18 - done, -1, -1)]
+
+
+def test_left_of_epochs_of_one_step(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock[0])
+    progress, left = progress_module.Progress(4, 0, "epoch", verbose=0), []
+    for number, seconds in enumerate((60, 5, 5, 5)):
+        clock[0] += seconds
+        progress.step(number, 0, 1)
+        left.append(progress.left(number + 1))
+    assert left == [180, 10, 5, 0]
+
+
 def test_columns_of_a_text_table_are_as_wide_as_their_longest_cell():
     rows = [("name", "kind", "n"), ("a", "long kind", "1,000"), ("b {0}", "", "")]
     assert progress_module.text_table(rows).splitlines() == [
