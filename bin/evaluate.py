@@ -39,10 +39,8 @@ def main():
     picture = os.path.join(FLAGS.workdir, "confusion_matrix.png")
     files.write_atomically(picture, figures.render(figure, "png"))
     files.write_json(path, evaluation)
-    show(
-        f"accuracy {evaluation['accuracy']:.2%}, top-5 {evaluation['accuracy_top5']:.2%} "
-        f"on {evaluation['examples']} images: {path}"
-    )
+    top5 = f", top-5 {evaluation['accuracy_top5']:.2%}" if test.classes > 5 else ""
+    show(f"accuracy {evaluation['accuracy']:.2%}{top5} on {evaluation['examples']} images: {path}")
 
 
 if __name__ == "__main__":

@@ -227,7 +227,14 @@ def _run(main):
         line = explain(error)
         if line is None:
             raise
-        _fail(f"error: {line}")
+        _fail(f"error: {_with_flags(line)}")
+
+
+def _with_flags(line):
+    """A line of the library, which says `overwrite=True`, as the user of a command would."""
+    return re.sub(
+        r"\b(\w+)=True\b", lambda said: f"--{said[1]}" if said[1] in FLAGS else said[0], line
+    )
 
 
 def _parse(argv, *, sections, optional):

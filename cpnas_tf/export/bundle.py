@@ -140,10 +140,10 @@ def check_output(directory: str | os.PathLike[str], *, overwrite: bool = False) 
     path = os.path.join(directory, "export.json")
     summary = read_json(path) if os.path.isfile(path) else None
     if not isinstance(summary, dict) or not summary.keys() >= _OURS:
-        raise ValueError(f"{directory} is there and is no export: choose another --output")
+        raise ValueError(f"{directory} is there and is no export: choose another directory")
     check_format(summary, path)
     if not overwrite:
-        raise ValueError(f"{directory} holds an export: replace it with --overwrite")
+        raise ValueError(f"{directory} holds an export: replace it with overwrite=True")
 
 
 def _batches(images):

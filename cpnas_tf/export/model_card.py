@@ -2,13 +2,15 @@
 
 import contextlib
 import importlib.metadata
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import cpnas_tf
-from cpnas_tf.catalogue import DATASETS, shown_name
+from cpnas_tf.catalogue import DATASETS, FOLDER, shown_name
 from cpnas_tf.data import AnyImages
+from cpnas_tf.data.imagenet import CENTRE
 from cpnas_tf.files import write_atomically
 from cpnas_tf.plots.cells import plot_genotype
 from cpnas_tf.plots.figures import render
@@ -18,6 +20,20 @@ _PRECISIONS = {
     "child": "1-bit weights and activations; real are stem, classifier and batch normalization",
     "parent": "full precision",
 }
+
+
+_IMAGES = """\
+## Images and classes
+
+Images of {height} x {width} pixels and {channels} channel{plural}, uint8. The networks here take
+them as they are, divide by 127.5 and subtract 1, which makes [-1, 1] of 0..255. {resized}
+
+The classes in the order of the logits:
+
+```json
+{classes}
+```
+"""
 
 
 _USE = """\
@@ -79,10 +95,20 @@ def write_model_card(
             write_atomically(os.path.join(directory, "genotype.png"), picture)
         training, facts = _training(trained)
     shape = ", ".join(map(str, images.image_shape))
+    height, width, channels = images.image_shape
+    described = _IMAGES.format(
+        height=height,
+        width=width,
+        channels=channels,
+        plural="" if channels == 1 else "s",
+        resized=_resized(trained),
+        classes=json.dumps(list(images.class_names), ensure_ascii=False),
+    )
     use = _USE + (_FLATBUFFER if summary["tflite_bytes"] else "")
     text = [
         f"# Classifier of {images.classes} classes\n{training}",
         _table([*facts, *_facts(summary)]),
+        described,
         use.format(shape=shape, classes=images.classes),
         f"## Made with\n\n{_versions()}. The code is under the Apache License 2.0.",
     ]
@@ -108,6 +134,23 @@ Trained on `{shown_name(name)}`: {source or "see its source for its terms"}.
         accuracy = "{val_accuracy:.2%}".format(**trained.metrics)
     sizes = ", ".join(f"{name} {value}" for name, value in trained.config["network"].items())
     return text, [("test accuracy", accuracy), ("network", sizes)]
+
+
+def _resized(trained):
+    """The sentence of how the training's images got their size."""
+    if trained is None:
+        return ""
+    data = trained.config["data"]
+    name, side = data["name"], data.get("image_size")
+    if name == "imagenet2012":
+        middle = f"the middle square, {CENTRE:.1%} of the shorter side, resized bilinearly"
+    elif not side:
+        return "Those of the training had this size."
+    elif name.startswith(FOLDER):
+        middle = "the middle square, resized bilinearly with antialiasing"
+    else:
+        middle = "the whole image, resized bilinearly with antialiasing"
+    return f"An image of another size has to be made so as in the training: {middle}."
 
 
 def _facts(summary):

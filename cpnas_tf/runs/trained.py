@@ -40,7 +40,7 @@ class TrainedRun:
     ) -> None:
         directory = local_path(directory)
         if not os.path.exists(os.path.join(directory, "metrics.json")):
-            raise ValueError(f"{directory} holds no finished training: run bin/train.py first")
+            raise ValueError(_what_is_missing(directory))
         self.directory = directory
         self.record = _read_record(directory)
         self._data_dir = data_dir
@@ -162,6 +162,19 @@ def check_classes(directory: str | os.PathLike[str], class_names: Sequence[str])
     other = recorded and images.other_classes(recorded["classes"], list(class_names))
     if other:
         raise ValueError(f"{directory} was trained on other classes: {other}")
+
+
+def _what_is_missing(directory):
+    """Why a folder without metrics is no finished training."""
+    names = ("history.csv", "config.json")
+    has_history, has_record = (os.path.exists(os.path.join(directory, name)) for name in names)
+    if has_history and not has_record:
+        return (
+            f"{directory} has weights and no record of their network and images, as cpnas_tf.train "
+            "leaves it: build the network and load them with "
+            "cpnas_tf.runs.checkpoints.load_weights(model, directory)"
+        )
+    return f"{directory} holds no finished training: run bin/train.py first"
 
 
 def _read_record(directory):

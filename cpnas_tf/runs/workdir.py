@@ -249,23 +249,23 @@ def _holds_another(workdir, run, result, written, overwrite):
     if other_images and not difference and not overwrite:
         raise ValueError(
             f"{workdir} holds a run on other images ({other_images}): restore them, "
-            "or start afresh with --overwrite"
+            "or start afresh with overwrite=True"
         )
     if difference and not overwrite:
         raise ValueError(
             f"{workdir} holds a different run ({difference}): "
-            "choose another --workdir, or start afresh in this one with --overwrite"
+            "choose another workdir, or start afresh in this one with overwrite=True"
         )
     new = [name for name in written if name not in old["written"]]
     if occupied := _first_of(workdir, new):
         raise ValueError(
             f"{occupied} is not of the run in {workdir}, and would be written over: "
-            "move it, or choose another --workdir"
+            "move it, or choose another workdir"
         )
     if finished and not overwrite:
         raise ValueError(
             f"{workdir} holds a finished run ({result}): "
-            "choose another --workdir, or replace it with --overwrite"
+            "choose another workdir, or replace it with overwrite=True"
         )
     return bool(finished or difference or other_images)
 
@@ -283,7 +283,7 @@ def _refuse_others(workdir, data_dir):
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise ValueError(
             f"{workdir} is not empty and holds no run of cpnas_tf, but {names[0]}{more}: "
-            "choose a new folder as --workdir"
+            "choose a new folder as workdir"
         )
 
 

@@ -25,8 +25,9 @@ def load_trained(
         of `config.json`.
 
     Raises:
-        ValueError: if the training did not finish, or its last checkpoint is broken or does not
-            fit, or the data set is not that of the training any more.
+        ValueError: if the training did not finish or was one of `train`, which writes no record; or
+            its last checkpoint is broken or does not fit, or the data set is not that of the
+            training any more.
     """
     run = TrainedRun(directory, data_dir=data_dir)
     test = run.test_images()
@@ -42,9 +43,10 @@ def evaluate(model: tf.keras.Model, images: AnyImages, *, batch_size: int = 256)
         batch_size: images a step; it does not change the result.
 
     Returns:
-        A dict of `accuracy` (top-1), `accuracy_top5`, `loss` (mean cross-entropy), `examples`,
-        `per_class`, the top-1 accuracy by class name (None for a class without images), and
-        `confusion_matrix`, how many images of each class (a row) were taken for each class.
+        A dict of `accuracy` (top-1), `accuracy_top5` (1 of at most five classes), `loss` (mean
+        cross-entropy), `examples`, `per_class`, the top-1 accuracy by class name (None for a class
+        without images), and `confusion_matrix`, how many images of each class (a row) were taken
+        for each class.
 
     Example:
         >>> import cpnas_tf, numpy as np, tensorflow as tf

@@ -1,4 +1,4 @@
-"""Signals: a command is stopped, and left alone while it answers that."""
+"""Signals: a command is stopped, and left alone while it answers that. Lines with flags."""
 
 import signal
 
@@ -41,3 +41,12 @@ def test_the_user_does():
     for number in (signal.SIGINT, signal.SIGTERM):
         with pytest.raises(KeyboardInterrupt):
             stop_again(number)
+
+
+def test_what_the_library_calls_arguments_are_flags():
+    line = "choose another, or replace it with {}: jit_compile=True is no flag"
+    app.define_overwrite()
+    try:
+        assert app._with_flags(line.format("overwrite=True")) == line.format("--overwrite")
+    finally:
+        delattr(app.FLAGS, "overwrite")

@@ -1,9 +1,12 @@
+import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 from exportable import CELL, IMAGES
 
+from cpnas_tf.data.augmentation import normalize
 from cpnas_tf.export.model_card import write_model_card
 from cpnas_tf.runs.trained import TrainedRun
 
@@ -67,6 +70,39 @@ class TestModelCard:
         assert "0 of 40 predictions differ" in text
         assert "2 of 30 predictions differ, logits by at most 5.0e-01" in text
         assert "equal for the 27 images that rounding does not decide" in text
+
+    def test_says_what_the_images_and_the_classes_are(self, tmp_path):
+        text = written(tmp_path)
+        assert "Images of 8 x 8 pixels and 1 channel, uint8." in text
+        (names,) = re.findall(r"```json\n(.*)\n```", text)
+        assert tuple(json.loads(names)) == IMAGES.class_names
+        divisor, shift = re.search(r"divide by ([\d.]+) and subtract (\d+),", text).groups()
+        expected = IMAGES.images / float(divisor) - float(shift)
+        np.testing.assert_allclose(normalize(IMAGES.images), expected, atol=1e-6)
+        assert "training" not in text
+
+    @pytest.mark.parametrize(
+        ("data", "sentence"),
+        [
+            ({"name": "digits"}, "Those of the training had this size."),
+            ({"name": "folder:/a/pets", "image_size": None}, "Those of the training had this"),
+            ({"name": "folder:/a/pets", "image_size": 8}, ": the middle square, resized bilin"),
+            ({"name": "digits", "image_size": 8}, ": the whole image, resized bilinearly with"),
+            ({"name": "imagenet2012", "image_size": 8}, "square, 87.5% of the shorter side, resi"),
+        ],
+    )
+    def test_says_how_images_got_their_size(self, tmp_path, workdir, data, sentence):
+        run = json.loads((workdir / "config.json").read_text())
+        run["config"]["data"] = data
+        (workdir / "config.json").write_text(json.dumps(run))
+        assert sentence in written(tmp_path, trained=TrainedRun(str(workdir)))
+
+    def test_names_stay_in_their_block_whatever_they_hold(self, tmp_path):
+        names = ("a`b``` c", "*d* | <e>", "é $x$")
+        images = dataclasses.replace(IMAGES, class_names=names)
+        write_model_card(str(tmp_path), SUMMARY, images)
+        (found,) = re.findall(r"^```json\n(.*)\n```$", (tmp_path / "README.md").read_text(), re.M)
+        assert tuple(json.loads(found)) == names
 
     def test_says_how_to_ask(self, tmp_path):
         text = written(tmp_path)

@@ -19,7 +19,7 @@ from small_training import (
 )
 
 from cpnas_tf.data import datasets
-from cpnas_tf.runs import images, trained
+from cpnas_tf.runs import checkpoints, images, trained
 
 METRICS = {"val_accuracy": 0.5, "seconds": 9.0}
 
@@ -96,6 +96,16 @@ class TestRecord:
         (run / "metrics.json").unlink()
         with pytest.raises(ValueError, match="holds no finished training"):
             trained.TrainedRun(run)
+
+    def test_what_the_library_trained_says_how_its_weights_are_loaded(self, tmp_path):
+        model = child_model()
+        train(model, tmp_path, epochs=1)
+        with pytest.raises(ValueError, match="as cpnas_tf.train leaves it") as error:
+            trained.TrainedRun(tmp_path)
+        assert_one_line(error, "cpnas_tf.runs.checkpoints.load_weights(model, directory)")
+        again = child_model()
+        checkpoints.load_weights(again, tmp_path)
+        assert_same(values(again.variables), values(model.variables))
 
     def test_a_reference_network_that_is_unknown(self, run):
         write_run(run, model="vgg16", genotype=None, images=images.record(VALIDATION))

@@ -153,7 +153,7 @@ class TestClaim:
         before = contents(unfinished)
         line = refusal(unfinished, here)
         assert "run on other images (train/cat: 8 images there, 9 images here): restore" in line
-        assert "--overwrite" in line
+        assert "overwrite=True" in line
         assert contents(unfinished) == before
         with claim(unfinished, here, overwrite=True):
             assert not (unfinished / "search.csv").exists()
@@ -193,7 +193,7 @@ class TestClaim:
         line = refusal(finished)
         assert "holds a finished run (genotype.json)" in line
         assert str(finished) in line
-        assert "--overwrite" in line
+        assert "overwrite=True" in line
         assert contents(finished) == before
 
     @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ class TestClaim:
         before = contents(unfinished)
         line = refusal(unfinished, run)
         assert f"holds a different run ({difference}" in line
-        assert "--overwrite" in line
+        assert "overwrite=True" in line
         assert contents(unfinished) == before
 
     def test_overwrite_starts_a_finished_run_afresh(self, finished):
@@ -403,7 +403,7 @@ class TestFilesOfOthers:
         (tmp_path / "notes.txt").write_text("mine")
         assert refusal(tmp_path) == (
             f"{tmp_path} is not empty and holds no run of cpnas_tf, but notes.txt: "
-            "choose a new folder as --workdir"
+            "choose a new folder as workdir"
         )
         (tmp_path / "a").mkdir()
         assert "but a and 1 more: " in refusal(tmp_path)
