@@ -100,9 +100,8 @@ def _wait_for_others(addresses, index):
     try:
         listening = socket.create_server(("", int(addresses[index].rpartition(":")[2])))
     except OSError as error:
-        raise ValueError(
-            f"worker {index} cannot listen at {addresses[index]}: {error.strerror}"
-        ) from error
+        reason = os.strerror(error.errno) if error.errno else error
+        raise ValueError(f"worker {index} cannot listen at {addresses[index]}: {reason}") from error
     with listening:
         while missing := [address for address in missing if not _listens(address)]:
             time.sleep(0.1)

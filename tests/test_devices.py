@@ -1,5 +1,6 @@
 """Strategies: what they refuse, and that several devices search as one does."""
 
+import contextlib
 import functools
 import json
 import os
@@ -129,12 +130,18 @@ def run_workers(folder, *arguments, command="search", set_up=set_tf_config):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_wait_until_all_are_there(workers):
     addresses = free_addresses(workers)
-    with ThreadPoolExecutor() as pool:
-        first = [pool.submit(devices._wait_for_others, addresses, n) for n in range(workers - 1)]
+
+    def join(number):
+        """Waits, and then listens as TensorFlow does."""
+        devices._wait_for_others(addresses, number)
+        return socket.create_server(("", int(addresses[number].rpartition(":")[2])))
+
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
+        first = [pool.submit(join, number) for number in range(workers - 1)]
         time.sleep(0.5)
         assert not any(each.done() for each in first)
-        devices._wait_for_others(addresses, workers - 1)
-        assert [each.result(timeout=60) for each in first] == [None] * (workers - 1)
+        for each in (pool.submit(join, workers - 1), *first):
+            stack.enter_context(each.result(timeout=60))
 
 
 def test_a_port_that_is_taken_is_one_line():
