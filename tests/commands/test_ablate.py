@@ -127,9 +127,9 @@ class TestAblate:
     def test_a_finished_one_is_extended_by_another_grid(self, ablation, tmp_path, data_dir):
         folder = shutil.copytree(ablation, tmp_path / "extended")
         arguments = (*ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
-        succeed(forked.run("ablate", *arguments, "--config.grid.training_seeds=(1,)"))
+        succeed(forked.run("ablate", *arguments, "--config.grid.training_seeds=(2,)"))
         rows = read_csv(folder / "runs.csv")
-        assert [row["training_seed"] for row in rows] == ["0", "1"] * 2
+        assert [row["training_seed"] for row in rows] == ["0", "2"] * 2
         assert rows[::2] == read_csv(ablation / "runs.csv")
 
     def test_other_images_are_refused(self, ablation, tmp_path, data_dir):
