@@ -1,5 +1,6 @@
 """The command that trains: what it writes, what it replaces, and what it refuses."""
 
+import os
 import re
 
 import forked
@@ -85,8 +86,8 @@ def test_values_that_are_refused(tmp_path, data_dir, genotype, argument, value):
 
 def test_a_training_that_diverges(tmp_path, data_dir, genotype):
     arguments = (*TRAIN, "--config.training.learning_rate=1e30", "--config.training.optimizer=sgd")
-    folders = (f"--genotype={genotype}", f"--workdir={tmp_path}", f"--data_dir={data_dir}")
+    folders = (f"--genotype={genotype}", f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
     line = refusal("train", *arguments, *folders)
     assert re.search("is (nan|inf)|not finite", line)
     assert "learning_rate" in line
-    assert not (tmp_path / "metrics.json").exists()
+    assert not {"genotype.json", "metrics.json"} & set(os.listdir(tmp_path / "run"))
