@@ -309,7 +309,7 @@ def test_two_processes_that_are_killed_end_the_same(folder, tmp_path, data_dir):
         outcomes = run_workers(tmp_path / "run", *arguments, command="train", set_up=set_up)
         assert [outcome.code for outcome in outcomes] == [code, code]
         done = len(history.read(tmp_path / "run" / "history.csv"))
-        assert done == (1 if code else 3)
+        assert done == (1 if code else 2)
     check_equal_trainings(tmp_path / "run", folder / "multi_worker")
 
 
