@@ -74,7 +74,7 @@ def make_genotypes():
 def build(genotype, parts, precision, images):
     """The network of a genotype with some parts of the unit on."""
     from cpnas_tf.networks.cells import build_network
-    from cpnas_tf.networks.operations import Unit
+    from cpnas_tf.networks.units import Unit
 
     # With Adam the factor alpha of the gradient plays no role.
     unit = Unit(

@@ -37,7 +37,7 @@ from output import print_figures
 from cpnas_tf import data
 from cpnas_tf.genotypes import OPERATIONS, Genotype
 from cpnas_tf.networks.cells import build_network
-from cpnas_tf.networks.operations import PRECISIONS
+from cpnas_tf.networks.units import PRECISIONS
 from cpnas_tf.search.supernet import Supernet
 
 FLAGS = flags.FLAGS

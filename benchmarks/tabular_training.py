@@ -42,8 +42,9 @@ from cpnas_tf import data, files
 from cpnas_tf.cli import app
 from cpnas_tf.data import datasets
 from cpnas_tf.networks.cells import edge_scope, walk
-from cpnas_tf.networks.operations import OPERATION_FUNCTIONS, PRECISIONS, LarqUnits
 from cpnas_tf.networks.quantizers import DepthwiseMagnitudeAwareSign
+from cpnas_tf.networks.units import PRECISIONS, LarqUnits
+from cpnas_tf.operations import OPERATION_FUNCTIONS
 from cpnas_tf.runs import workdir
 from cpnas_tf.training.optimizers import make_optimizer
 

@@ -5,6 +5,10 @@ A cell is a directed acyclic graph. Nodes 0 and 1 are the outputs of the two pre
 That makes 2 + 3 + 4 + 5 = 14 edges. All normal cells share one set of 14 choices and all reduction
 cells another, so an architecture is 28 choices, one operation an edge.
 
+Operations are the rows of `operations.OPERATION_FUNCTIONS`. Decision: nodes and edges are constants
+and no argument. The file formats, the tables of 28 choices and the drawn cell are made for them; an
+argument would run through every class and stored file for spaces that the paper does not have.
+
 References:
     CP-NAS, section 2.2 (search space); the operations' names are those of DARTS.
     DARTS (Liu et al., 2019) and PC-DARTS (Xu et al., 2020): the published cells.
@@ -19,19 +23,9 @@ import os
 from collections.abc import Iterable, Sequence
 
 from cpnas_tf.files import local_path, read_text, write_atomically
+from cpnas_tf.operations import OPERATION_FUNCTIONS
 
-OPERATIONS = (
-    "none",
-    "skip_connect",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-)
-
-
+OPERATIONS = tuple(OPERATION_FUNCTIONS)
 INPUT_NODES = 2
 INTERMEDIATE_NODES = 4
 NODES = INPUT_NODES + INTERMEDIATE_NODES

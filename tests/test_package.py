@@ -16,16 +16,16 @@ ROOT = pathlib.Path(__file__).parent.parent
 MODULES = sorted((ROOT / "cpnas_tf").rglob("*.py"))
 # A room imports only rooms before it.
 ROOMS = (
-    *("files", "errors", "genotypes", "catalogue", "devices"),
+    *("files", "errors", "operations", "genotypes", "catalogue", "devices"),
     *("networks", "data", "runs", "training", "plots", "search", "export", "reports"),
     *("ablation", "cli"),
 )
-STDLIB_ONLY = ("__init__", "files", "errors", "genotypes", "catalogue", "runs.workdir")
-STDLIB_ONLY += ("runs.search_log", "runs.history", "runs.progress", "runs.images", "runs.trained")
-STDLIB_ONLY += ("reports.paper_tables",)
+STDLIB_ONLY = ("__init__", "files", "errors", "operations", "genotypes", "catalogue")
+STDLIB_ONLY += ("runs.workdir", "runs.search_log", "runs.history", "runs.progress")
+STDLIB_ONLY += ("runs.images", "runs.trained", "reports.paper_tables")
 # Reading logs, drawing and reporting need no TensorFlow.
 WITHOUT_TENSORFLOW = (
-    *("files", "errors", "genotypes", "catalogue", "cli.app", "cli.config"),
+    *("files", "errors", "operations", "genotypes", "catalogue", "cli.app", "cli.config"),
     *("runs.workdir", "runs.search_log", "runs.history", "runs.progress"),
     *("runs.images", "runs.trained"),
     *("plots.figures", "plots.cells", "plots.search"),

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from cpnas_tf.genotypes import EDGES, INPUT_NODES, NODES, Genotype
-from cpnas_tf.networks.operations import (
-    OPERATION_FUNCTIONS,
+from cpnas_tf.networks.units import (
     DropPath,
     LarqUnits,
     Unit,
     check_drop_path,
 )
+from cpnas_tf.operations import OPERATION_FUNCTIONS
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 STEMS = ("cifar", "imagenet")
@@ -183,12 +183,12 @@ def build_network(
             C and C, the first cell's inputs being the outputs of the last two. Decision: both are
             real, as is the classifier, in the child too; for CIFAR-10 the paper's memory figures
             imply it.
-        real_inputs: the convolutions whose input a child leaves real, of `operations.REAL_INPUTS`:
+        real_inputs: the convolutions whose input a child leaves real, of `units.REAL_INPUTS`:
             ("depthwise",) is the paper's `*`, ("depthwise", "preprocessing") its `**`. A parent's
             are all real.
         unit: how the units are built: "paper", "residual" (nodes are means, shortcuts around the
             convolutions, a BN in front of each activation, the kernels' gradient without alpha), or
-            an `operations.Unit` of some of these.
+            an `units.Unit` of some of these.
         drop_path: the probability with which training drops an edge's operation for an image, all
             but a skip_connect that passes its input on; 0 for no such layers. See
             `scale_drop_path`.

@@ -18,7 +18,7 @@ import larq as lq
 import tensorflow as tf
 
 from cpnas_tf.catalogue import REFERENCE_NETWORKS
-from cpnas_tf.networks.operations import BN_EPSILON, BN_MOMENTUM
+from cpnas_tf.networks.units import BN_EPSILON, BN_MOMENTUM
 
 _BINARY_KERNEL = {"kernel_quantizer": "magnitude_aware_sign", "kernel_constraint": "weight_clip"}
 

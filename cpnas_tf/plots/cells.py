@@ -21,24 +21,26 @@ from cpnas_tf.plots.figures import FAINT_INK, INK, WIDTH, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# The kinds of operations, by a part of their names.
 KINDS = {
     "none": "no connection",
-    "skip_connect": "skip",
-    "max_pool_3x3": "pooling",
-    "avg_pool_3x3": "pooling",
-    "sep_conv_3x3": "separable convolution",
-    "sep_conv_5x5": "separable convolution",
-    "dil_conv_3x3": "dilated convolution",
-    "dil_conv_5x5": "dilated convolution",
+    "skip": "skip",
+    "pool": "pooling",
+    "sep_conv": "separable convolution",
+    "dil_conv": "dilated convolution",
 }
+OTHER_KIND = "other operation"
 COLOURS = {
     "no connection": "#c4c4c4",
     "skip": "#595959",
     "pooling": "#56b4e9",
     "separable convolution": "#005b96",
     "dilated convolution": "#e07b00",
+    OTHER_KIND: "#a500f0",
 }
-DARK_KINDS = ("skip", "separable convolution")
+DARK_KINDS = ("skip", "separable convolution", OTHER_KIND)
+# As many characters of an operation's name fit on its label at full size.
+LABEL_CHARACTERS = 12
 CELL_HEIGHT, LEGEND_HEIGHT = 3.6, 0.4
 # The track of an edge that does not run on the line of nodes: how far above (+) or below (-) it.
 # Edges share a track where they do not meet; so chosen, only 4 pairs of edges cross.
@@ -62,6 +64,8 @@ CORNER, HEAD = 0.08, 0.12
 
 def plot_cell(operations: Sequence[str], *, title: str) -> Figure:
     """Draws one cell.
+
+    An operation is drawn as its kind, by its name: see `kind_of`.
 
     Args:
         operations: the 14 operations' names in the order of `genotypes.EDGES`.
@@ -97,9 +101,16 @@ def _plot_cells(cells):
         _draw_nodes(axes)
         for edge, operation in zip(EDGES, operations, strict=True):
             _draw_edge(axes, edge, operation)
-    lines = [Line2D([], [], label=kind, **_line_style(kind)) for kind in COLOURS]
+    drawn = {kind_of(operation) for operations in cells.values() for operation in operations}
+    kinds = [kind for kind in COLOURS if kind != OTHER_KIND or kind in drawn]
+    lines = [Line2D([], [], label=kind, **_line_style(kind)) for kind in kinds]
     figure.legend(handles=lines, ncols=len(lines), loc="lower center", fontsize=9, frameon=False)
     return figure
+
+
+def kind_of(operation: str) -> str:
+    """The kind of an operation, a key of `COLOURS`, by its name."""
+    return next((kind for part, kind in KINDS.items() if part in operation), OTHER_KIND)
 
 
 def node_box(node: int) -> tuple[float, float, float, float]:
@@ -163,7 +174,7 @@ def _draw_nodes(axes):
 
 
 def _draw_edge(axes, edge, operation):
-    kind = KINDS[operation]
+    kind = kind_of(operation)
     faint = operation == "none"
     layer = {"zorder": 1} if faint else {"zorder": 2, "seam": edge in TRACKS}
     _draw_arrow(axes, edge_route(edge), **layer, **_line_style(kind))
@@ -171,7 +182,7 @@ def _draw_edge(axes, edge, operation):
     box = _around(x, y, width=0.4 if faint else LABEL_WIDTH, height=LABEL_HEIGHT)
     ink = FAINT_INK if faint else "white" if kind in DARK_KINDS else "black"
     face = "white" if faint else COLOURS[kind]
-    size = 8 if faint else 9
+    size = 8 if faint else 9 * min(1, LABEL_CHARACTERS / len(operation))
     _draw_box(axes, box, text=operation, fontsize=size, color=ink, facecolor=face, zorder=3)
 
 

@@ -16,7 +16,7 @@ from cpnas_tf import devices
 from cpnas_tf.data import AnyImages, streams
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import check_network
-from cpnas_tf.networks.operations import PRECISIONS, Unit, check_real_inputs, find_unit
+from cpnas_tf.networks.units import PRECISIONS, Unit, check_real_inputs, find_unit
 from cpnas_tf.runs import progress
 from cpnas_tf.search.oracle import ChildParentOracle, sampling_orders
 from cpnas_tf.search.pair import Pair

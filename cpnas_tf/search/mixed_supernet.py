@@ -25,7 +25,8 @@ import tensorflow as tf
 
 from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES
 from cpnas_tf.networks.cells import reduction_cells, walk
-from cpnas_tf.networks.operations import BN_EPSILON, OPERATION_FUNCTIONS, Unit, find_unit
+from cpnas_tf.networks.units import BN_EPSILON, Unit, find_unit
+from cpnas_tf.operations import OPERATION_FUNCTIONS
 from cpnas_tf.search.banks import BankUnits, Layout
 
 INITIAL_STDDEV = 1e-3

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from cpnas_tf import devices
 from cpnas_tf.genotypes import Genotype
-from cpnas_tf.networks.operations import PRECISIONS
+from cpnas_tf.networks.units import PRECISIONS
 from cpnas_tf.search.supernet import Supernet
 
 

@@ -29,7 +29,7 @@ from cpnas_tf.devices import peak_bytes
 from cpnas_tf.files import local_path
 from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import check_network
-from cpnas_tf.networks.operations import Unit, check_precision, find_unit
+from cpnas_tf.networks.units import Unit, check_precision, find_unit
 from cpnas_tf.runs import progress, search_log
 from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.runs.tensorboard import Summaries

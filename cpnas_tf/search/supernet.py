@@ -45,7 +45,8 @@ from cpnas_tf.networks.cells import (
     reduction_cells,
     walk,
 )
-from cpnas_tf.networks.operations import OPERATION_FUNCTIONS, Unit, find_unit
+from cpnas_tf.networks.units import Unit, find_unit
+from cpnas_tf.operations import OPERATION_FUNCTIONS
 from cpnas_tf.search.banks import BankUnits, Layout
 from cpnas_tf.search.row_optimizers import find_row_optimizer
 

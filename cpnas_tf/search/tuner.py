@@ -19,7 +19,7 @@ from cpnas_tf import devices
 from cpnas_tf.errors import first_line
 from cpnas_tf.files import local_path
 from cpnas_tf.genotypes import CHOICES, Genotype
-from cpnas_tf.networks.operations import PRECISIONS
+from cpnas_tf.networks.units import PRECISIONS
 from cpnas_tf.runs import progress, search_log
 from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.runs.tensorboard import Summaries

@@ -6,7 +6,7 @@ import larq  # noqa: F401, Keras finds by name what an imported module has regis
 import tensorflow as tf
 
 from cpnas_tf.files import local_path
-from cpnas_tf.networks import operations, quantizers  # noqa: F401
+from cpnas_tf.networks import quantizers, units  # noqa: F401
 from cpnas_tf.training import optimizers  # noqa: F401
 
 

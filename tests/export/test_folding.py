@@ -5,7 +5,7 @@ from exportable import make_network
 
 from cpnas_tf.export.inference import fold
 from cpnas_tf.export.packing import packable_kernels
-from cpnas_tf.networks.operations import LarqUnits
+from cpnas_tf.networks.units import LarqUnits
 
 
 def two_units(*, gamma, beta, mean, variance, inputs=24):

@@ -13,7 +13,7 @@ from cpnas_tf.networks.cells import (
     reduction_cells,
     scale_drop_path,
 )
-from cpnas_tf.networks.operations import PRECISIONS, DropPath, LarqUnits
+from cpnas_tf.networks.units import PRECISIONS, DropPath, LarqUnits
 
 SETTINGS = {"input_shape": (8, 8, 1), "classes": 3, "cells": 3, "channels": 4}
 # Each cell has each operation, on edges of both strides.

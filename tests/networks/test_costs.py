@@ -11,9 +11,9 @@ import tensorflow as tf
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
 from cpnas_tf.networks import costs
 from cpnas_tf.networks.cells import build_network
-from cpnas_tf.networks.operations import LarqUnits
 from cpnas_tf.networks.quantizers import Relu
 from cpnas_tf.networks.reference import wrn22, wrn22_1bit
+from cpnas_tf.networks.units import LarqUnits
 from cpnas_tf.reports.paper_tables import TABLE_3
 
 layers = tf.keras.layers

@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import PathPatch, Polygon
 from pictures import READABLE_CONTRAST, contrast, drawn, linear, meet, smallest_font
 
+from cpnas_tf import genotypes
 from cpnas_tf.genotypes import CHOICES, EDGES, NODES, OPERATIONS, Genotype
 from cpnas_tf.plots import cells as cell_plots
 
@@ -147,7 +148,7 @@ def test_labels_stand_on_their_edges():
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_arrow_points_into_its_target_in_its_operation_s_colour(operation):
-    colour = to_rgb(cell_plots.COLOURS[cell_plots.KINDS[operation]])
+    colour = to_rgb(cell_plots.COLOURS[cell_plots.kind_of(operation)])
     for marked, edge in enumerate(EDGES):
         background = "skip_connect" if operation != "skip_connect" else "none"
         operations = [background] * len(EDGES)
@@ -179,6 +180,42 @@ def test_text_is_at_least_8_points():
     assert smallest_font(drawn(cell_plots.plot_genotype(random_genotype(0)))) >= 8
 
 
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("none", "no connection"),
+        ("skip_connect", "skip"),
+        ("avg_pool_3x3", "pooling"),
+        ("max_pool_5x5", "pooling"),
+        ("sep_conv_7x7", "separable convolution"),
+        ("dil_conv_3x3", "dilated convolution"),
+        ("squeeze_and_excite", "other operation"),
+    ],
+)
+def test_an_operation_s_kind_is_in_its_name(operation, kind):
+    assert cell_plots.kind_of(operation) == kind
+
+
+def test_a_new_operation_s_long_name_fits_on_its_label_and_its_kind_is_in_the_legend(monkeypatch):
+    name = "squeeze_and_excite"
+    monkeypatch.setattr(genotypes, "OPERATIONS", (*OPERATIONS, name))
+    kinds = list(cell_plots.COLOURS)
+    for operation, shown in ((name, kinds), ("none", kinds[:-1])):
+        figure = drawn(cell_plots.plot_cell([operation] * len(EDGES), title="Cell"))
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == shown
+        box, page = legend.get_window_extent(), figure.bbox
+        assert page.x0 <= box.x0
+        assert box.x1 <= page.x1
+        labels = [text for text in figure.axes[0].texts if text.get_text() == operation]
+        assert len(labels) == len(EDGES)
+        for label in labels:
+            assert label.get_window_extent().width < cell_plots.LABEL_WIDTH * figure.dpi
+            if operation == name:
+                box_colour = cell_plots.COLOURS["other operation"]
+                assert contrast(label.get_color(), box_colour) >= READABLE_CONTRAST
+
+
 def lab(rgb):
     """CIE L*a*b* of linear sRGB."""
     to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
@@ -198,7 +235,7 @@ def test_kinds_can_be_told_apart_with_any_colour_vision(vision):
 def test_label_contrasts_with_its_box(operation):
     (axes,) = cell_plots.plot_cell([operation] * len(EDGES), title="Cell").axes
     ink = operation_texts(axes)[0].get_color()
-    box = "white" if operation == "none" else cell_plots.COLOURS[cell_plots.KINDS[operation]]
+    box = "white" if operation == "none" else cell_plots.COLOURS[cell_plots.kind_of(operation)]
     assert contrast(ink, box) >= READABLE_CONTRAST
 
 

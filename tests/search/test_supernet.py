@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
-from cpnas_tf.networks.operations import PRECISIONS
+from cpnas_tf.networks.units import PRECISIONS
 from cpnas_tf.search import supernet as supernet_module
 from cpnas_tf.search.banks import ste_sign
 from cpnas_tf.search.supernet import Supernet

@@ -19,7 +19,7 @@ from small_training import truncate
 
 from cpnas_tf import data
 from cpnas_tf.genotypes import CHOICES, Genotype
-from cpnas_tf.networks.operations import find_unit
+from cpnas_tf.networks.units import find_unit
 from cpnas_tf.runs import search_log
 from cpnas_tf.search import cpnas
 from cpnas_tf.search.cpnas import ChildParentSearch, search

@@ -1,9 +1,7 @@
-"""The operations of the search space, written once, and the units they are made of.
+"""The units that operations and cells are made of: convolutions and pooling with their BN.
 
-An operation is a function `(units, x, stride)`; the units are convolutions with their activation
-and batch normalization, and pooling with its own. `LarqUnits` makes Keras layers of them, for
-derived networks; the supernet has units over its shared weights. So both run the same operations,
-kernel for kernel.
+`LarqUnits` makes Keras layers of them, for derived networks; the supernets have units over their
+shared weights (`search.banks`). Both take the same calls.
 
 Precision is an argument. The child has a sign on the input and on the weights of every convolution,
 the parent ReLU and real weights at the same places (Decision: so their kernels match one to one).
@@ -20,8 +18,7 @@ Batch normalization uses the paper's framework's constants (PyTorch's: momentum 
 sense, epsilon 1e-5). Padding is "same" with zeros.
 
 References:
-    CP-NAS, section 2.2; DARTS (Liu et al., 2019) for the operations; XNOR-Net (Rastegari et al.,
-    2016) for the scale of a 1-bit kernel.
+    CP-NAS, section 2.2; XNOR-Net (Rastegari et al., 2016) for the scale of a 1-bit kernel.
 """
 
 import collections
@@ -226,6 +223,10 @@ class Units:
             return "relu"
         return None if kind in self._real_inputs else "sign"
 
+    def zeros_like(self, x: tf.Tensor) -> tf.Tensor:
+        """Zeros of a tensor's shape, whatever is in it."""
+        return tf.zeros_like(x)
+
     def name(self, kind: str) -> str:
         """A name for the next part of this kind in the current scope."""
         name = f"{self.scope}_{kind}" if self.scope else kind
@@ -377,49 +378,3 @@ class LarqUnits(Units):
         x = self._convolution(x, 768, size=2, padding="valid", input_quantizer=Relu())
         x = tf.keras.layers.ReLU(name=self.name("relu"))(self._batch_norm(x))
         return self.classifier(x, classes)
-
-
-def _none(units, x, stride):
-    del units
-    return tf.zeros_like(x[:, ::stride, ::stride])
-
-
-def _skip_connect(units, x, stride):
-    return x if stride == 1 else units.factorized_reduction(x, x.shape[-1])
-
-
-def _pool(kind):
-    return lambda units, x, stride: units.pool(x, kind, stride=stride)
-
-
-def _sep_conv(size):
-    def apply(units, x, stride):
-        for unit_stride in (stride, 1):
-            x = units.depthwise(x, size, stride=unit_stride)
-            x = units.pointwise(x, x.shape[-1])
-        return x
-
-    return apply
-
-
-def _dil_conv(size):
-    def apply(units, x, stride):
-        if stride == 1:
-            x = units.depthwise(x, size, dilation=2)
-        else:  # equals stride 2 with dilation 2, which Keras refuses, and is four times cheaper
-            x = units.depthwise(x[:, ::stride, ::stride], size)
-        return units.pointwise(x, x.shape[-1])
-
-    return apply
-
-
-OPERATION_FUNCTIONS = {
-    "none": _none,
-    "skip_connect": _skip_connect,
-    "max_pool_3x3": _pool("max"),
-    "avg_pool_3x3": _pool("avg"),
-    "sep_conv_3x3": _sep_conv(3),
-    "sep_conv_5x5": _sep_conv(5),
-    "dil_conv_3x3": _dil_conv(3),
-    "dil_conv_5x5": _dil_conv(5),
-}
