@@ -228,6 +228,16 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
     count()
 
 
+def threads() -> int:
+    """The number of threads that an operation on the CPU has; sums are rounded by how many add."""
+    told = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    if told.isdigit() and int(told):
+        return int(told)
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def peak_bytes() -> int:
     """The memory that was in use at most: of the first GPU, or else of the process."""
     import tensorflow as tf

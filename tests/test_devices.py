@@ -80,6 +80,15 @@ def test_a_broken_tf_config_is_one_line_that_names_it(monkeypatch, text):
     assert "\n" not in str(error.value)
 
 
+def test_the_number_of_threads(monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
+    assert devices.threads() == 3
+    for told, expected in (("2", 2), ("0", 3), ("", 3), ("many", 3)):
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", told)
+        assert devices.threads() == expected
+
+
 def test_an_unknown_strategy():
     with pytest.raises(ValueError, match="none, mirrored, multi_worker, received: 'tpu'"):
         devices.check_strategy("tpu")

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 import cpnas_tf
+from cpnas_tf import devices
 from cpnas_tf.files import local_path
 
 FLAGS = flags.FLAGS
@@ -26,6 +27,7 @@ def resolved_config(**more: Any) -> dict[str, Any]:
         "config": json.loads(FLAGS.config.to_json_best_effort()),
         "data_dir": FLAGS.data_dir and os.path.abspath(FLAGS.data_dir),
         "cwd": os.getcwd(),  # where a relative folder of images begins
+        "threads": devices.threads(),
         **more,
     }
     return json.loads(json.dumps(run))  # as it will be read again: tuples become lists

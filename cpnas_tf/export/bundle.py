@@ -134,8 +134,8 @@ def _take_along(old, new):
 
 
 def check_output(directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Raises ValueError if `directory` is there and is not to be replaced."""
-    if not os.path.lexists(directory):
+    """Raises ValueError if `directory` is there, is not empty and is not to be replaced."""
+    if not os.path.lexists(directory) or (os.path.isdir(directory) and not os.listdir(directory)):
         return
     path = os.path.join(directory, "export.json")
     summary = read_json(path) if os.path.isfile(path) else None

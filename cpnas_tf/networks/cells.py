@@ -16,6 +16,7 @@ from cpnas_tf.networks.units import (
     LarqUnits,
     Unit,
     check_drop_path,
+    check_keras,
 )
 from cpnas_tf.operations import OPERATION_FUNCTIONS
 
@@ -198,7 +199,7 @@ def build_network(
         `[batch, classes]`.
 
     Raises:
-        ValueError: if a setting is impossible, or the images cannot be halved.
+        ValueError: if a setting is impossible, of Keras as well, or the images cannot be halved.
 
     Example:
         >>> import cpnas_tf
@@ -213,6 +214,7 @@ def build_network(
         input_shape=input_shape, classes=classes, cells=cells, channels=channels, stem=stem
     )
     check_drop_path(drop_path)
+    check_keras()
     units = LarqUnits(precision, real_inputs=real_inputs, unit=unit)
 
     def edge(cell, number, x, stride):

@@ -18,7 +18,7 @@ import larq as lq
 import tensorflow as tf
 
 from cpnas_tf.catalogue import REFERENCE_NETWORKS
-from cpnas_tf.networks.units import BN_EPSILON, BN_MOMENTUM
+from cpnas_tf.networks.units import BN_EPSILON, BN_MOMENTUM, check_keras
 
 _BINARY_KERNEL = {"kernel_quantizer": "magnitude_aware_sign", "kernel_constraint": "weight_clip"}
 
@@ -31,8 +31,9 @@ def build(name: str, **shape: Any) -> tf.keras.Model:
         shape: `input_shape` and `classes`; the paper's by default.
 
     Raises:
-        ValueError: if the name is unknown.
+        ValueError: if the name is unknown, or Keras's settings change all networks.
     """
+    check_keras()
     if name not in REFERENCE_NETWORKS:
         known = ", ".join(REFERENCE_NETWORKS)
         raise ValueError(f"unknown reference network {name!r}, expected one of: {known}")

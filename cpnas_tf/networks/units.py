@@ -37,6 +37,21 @@ BN_MOMENTUM = 0.9
 BN_EPSILON = 1e-5
 
 
+def check_keras() -> None:
+    """Refuses settings of Keras, such as of the user's `keras.json`, that change all networks.
+
+    Raises:
+        ValueError: naming them, and what to set.
+    """
+    found = tf.keras.backend.floatx(), tf.keras.backend.image_data_format()
+    if found != ("float32", "channels_last"):
+        raise ValueError(
+            "networks need Keras's floatx float32 and image_data_format channels_last, received: "
+            f"{' and '.join(found)}: call tf.keras.backend.set_floatx and set_image_data_format, "
+            "or change keras.json"
+        )
+
+
 def check_precision(precision: str) -> None:
     """Raises ValueError unless `precision` is "child" or "parent"."""
     if precision not in PRECISIONS:

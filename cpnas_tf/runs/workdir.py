@@ -15,6 +15,7 @@ from typing import Any
 
 from cpnas_tf.files import exclusive, find, read_json, remove, write_json
 from cpnas_tf.runs import images
+from cpnas_tf.runs.progress import show
 
 FORMAT = 2  # of a record; version 0.1 wrote none
 
@@ -43,8 +44,8 @@ ABLATION = (
 _BY_COMMAND = {"search": SEARCH, "train": TRAINING, "ablate": ABLATION}
 # What an operating system puts into a folder, beside hidden files.
 _OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "lost+found")
-# What a run is does not depend on where its data lies, nor on the version that runs it.
-PLACES = ("data_dir", "cwd", "version")
+# What a run is does not depend on where its data lies, nor on what runs it.
+PLACES = ("data_dir", "cwd", "version", "threads")
 
 
 def claim(
@@ -88,6 +89,8 @@ def _claimed(workdir, run, result, written, overwrite):
     with exclusive(workdir):
         if _holds_another(workdir, run, result, written, overwrite):
             _remove_run(workdir, read(workdir)["written"])
+        elif _first_of(workdir, written):
+            _tell_threads(read(workdir), run)
         clean(workdir, written)
         config = os.path.join(workdir, "config.json")
         write_json(config, {"format": FORMAT, **run, "written": written})
@@ -96,6 +99,13 @@ def _claimed(workdir, run, result, written, overwrite):
         finally:
             if not _first_of(workdir, written) and not _others(workdir):
                 os.unlink(config)
+
+
+def _tell_threads(old, new):
+    """Says that a run goes on with sums in another order, and so with other rounding."""
+    before, now = (run.get("threads") for run in (old, new))
+    if before and now and before != now:
+        show(f"threads: {before} before, {now} now: results may differ by rounding from here on")
 
 
 @contextlib.contextmanager

@@ -209,6 +209,14 @@ class TestExport:
         assert json.loads(after["export.json"]) == summary
         assert os.listdir(small_export.parent) == ["out"]
 
+    @pytest.mark.parametrize("name", ["folder", "link"])
+    def test_an_empty_folder_is_taken(self, tmp_path, name):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "link").symlink_to("folder")
+        summary = export.export(small_model(), IMAGES, directory=tmp_path / name)
+        assert json.loads((tmp_path / "folder" / "export.json").read_text()) == summary
+        assert os.readlink(tmp_path / "link") == "folder"
+
     def test_overwrite_keeps_files_of_others(self, small_export):
         names = {"notes.txt", ".DS_Store", "saved_model/assets.extra/warmup", "saved_model/a.md"}
         for name in names:

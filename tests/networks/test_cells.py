@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import rotated
 import tensorflow as tf
+from one_line import assert_one_line
 
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
+from cpnas_tf.networks import reference
 from cpnas_tf.networks.cells import (
     add_auxiliary_tower,
     build_network,
@@ -457,3 +459,14 @@ def test_logits_are_float32_under_mixed_precision():
     assert model.get_layer("cell0_4_5_dil_conv_3x3_bn").output.dtype == tf.bfloat16
     assert logits.dtype == auxiliary.dtype == tf.float32
     assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("floatx", "float64"), ("image_data_format", "channels_first")]
+)
+def test_settings_of_keras_that_change_networks_are_refused_in_one_line(monkeypatch, name, value):
+    monkeypatch.setattr(tf.keras.backend, name, lambda: value)
+    for build in (lambda: network(ALL_OPERATIONS), lambda: reference.build("wrn22")):
+        with pytest.raises(ValueError, match=f"received: .*{value}.*: call .*set_{name}") as error:
+            build()
+        assert_one_line(error)

@@ -147,6 +147,27 @@ class TestClaim:
         assert json.loads((unfinished / "config.json").read_text()) == record_of(moved)
         assert (unfinished / "search.csv").exists()
 
+    @pytest.mark.parametrize(
+        ("before", "now", "line"),
+        [
+            (2, 1, "threads: 2 before, 1 now: results may differ by rounding from here on\n"),
+            (2, 2, ""),
+            (None, 2, ""),
+        ],
+    )
+    def test_going_on_with_other_threads_says_so(self, tmp_path, capsys, before, now, line):
+        folder = tmp_path / "run"
+        work(folder, "search.csv", run={**RUN, "threads": before})
+        assert capsys.readouterr().out == ""
+        work(folder, run={**RUN, "threads": now})
+        assert capsys.readouterr().out == line
+        assert json.loads((folder / "config.json").read_text())["threads"] == now
+
+    def test_starting_afresh_with_other_threads_does_not(self, tmp_path, capsys):
+        work(tmp_path / "run", "genotype.json", run={**RUN, "threads": 2})
+        work(tmp_path / "run", "search.csv", run={**RUN, "threads": 1}, overwrite=True)
+        assert capsys.readouterr().out == ""
+
     def test_other_images_are_refused_and_the_difference_named(self, unfinished):
         there, here = ({**RUN, "images": images_of(count)} for count in (8, 9))
         work(unfinished, run=there)
