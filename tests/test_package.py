@@ -78,6 +78,11 @@ def test_importing_the_package_settles_keras_2_and_loads_no_tensorflow():
     assert not {"tensorflow", "keras", "tf_keras", "larq", "numpy"} & set(modules.split())
 
 
+def test_keras_tuner_works_when_keras_3_is_to_have_another_backend():
+    code = "import cpnas_tf, keras_tuner, keras; print(keras.backend.backend())"
+    assert run(code, KERAS_BACKEND="not_installed") == "tensorflow"
+
+
 def test_larq_works_when_the_package_comes_first():
     code = """
 import cpnas_tf, larq, tensorflow as tf
