@@ -29,7 +29,11 @@ FLAGS = (
 def at_home(tmp_path):
     """Makes a new folder a command's home."""
     (tmp_path / "home").mkdir()
-    return functools.partial(os.environ.update, HOME=str(tmp_path / "home"))
+    return functools.partial(live_in, str(tmp_path / "home"))
+
+
+def live_in(home):
+    os.environ["HOME"] = home
 
 
 @pytest.mark.parametrize(("command", "flag"), FLAGS)
