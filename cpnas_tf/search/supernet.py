@@ -336,8 +336,12 @@ class Supernet:
 
 
 def _initial_rows(layouts, count, random):
-    """Initial float32 values `[count, operations, parameters]`, each row padded with zeros."""
-    rows = np.zeros([count, len(layouts), max(sum(layout.sizes) for layout in layouts)])
+    """Initial float32 values `[count, operations, parameters]`, each row padded with zeros.
+
+    A row has one at least: TensorFlow writes no empty rows, of operations without parameters.
+    """
+    width = max(1, *(sum(layout.sizes) for layout in layouts))
+    rows = np.zeros([count, len(layouts), width])
     for row in rows:
         for values, layout in zip(row, layouts, strict=True):
             values[: sum(layout.sizes)] = layout.initial_values(random)

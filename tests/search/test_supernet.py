@@ -311,6 +311,17 @@ def test_a_supernet_of_some_operations_has_no_others():
         engine.logits(rotated(0))
 
 
+def test_operations_without_parameters_train_what_is_around_them():
+    engine = Engine("child", operations=("none", "skip_connect"), cells=1)
+    before = {key: bank.numpy() for key, bank in engine.supernet._banks.items()}
+    skips = Genotype.from_choices(["skip_connect"] * 28)
+    losses = [engine.train(skips, learning_rate=0.1) for _ in range(3)]
+    assert losses[2] < losses[0]
+    for key, bank in engine.supernet._banks.items():
+        has_parameters = key == "trunk" or key[1] == 2  # strides that a skip has convolutions for
+        assert np.array_equal(bank.numpy(), before[key]) == (not has_parameters)
+
+
 def test_choices_change_the_logits(engine):
     """Each edge's choice reaches the logits, of normal and reduction cells."""
     choices = list(rotated(2).choices)
