@@ -35,9 +35,9 @@ import tensorflow as tf
 from output import print_figures
 
 from cpnas_tf import data
+from cpnas_tf.catalogue import PRECISIONS
 from cpnas_tf.genotypes import OPERATIONS, Genotype
 from cpnas_tf.networks.cells import build_network
-from cpnas_tf.networks.units import PRECISIONS
 from cpnas_tf.search.supernet import Supernet
 
 FLAGS = flags.FLAGS

@@ -39,11 +39,12 @@ import tensorflow as tf
 from absl import flags
 
 from cpnas_tf import data, files
+from cpnas_tf.catalogue import PRECISIONS
 from cpnas_tf.cli import app
 from cpnas_tf.data import datasets
 from cpnas_tf.networks.cells import edge_scope, walk
 from cpnas_tf.networks.quantizers import DepthwiseMagnitudeAwareSign
-from cpnas_tf.networks.units import PRECISIONS, LarqUnits
+from cpnas_tf.networks.units import LarqUnits
 from cpnas_tf.operations import OPERATION_FUNCTIONS
 from cpnas_tf.runs import workdir
 from cpnas_tf.training.optimizers import make_optimizer

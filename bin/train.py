@@ -20,6 +20,7 @@ from absl import flags
 
 from cpnas_tf.cli import app, config, recipes
 from cpnas_tf.runs.progress import show
+from cpnas_tf.settings import HELD_OUT, SECTIONS
 
 FLAGS = flags.FLAGS
 app.define_config()
@@ -106,4 +107,5 @@ if __name__ == "__main__":
             *("strategy", "mixed_precision", "data", "split"),
             *("network", "training", "child_parent"),
         ),
+        names={**SECTIONS, "split": HELD_OUT},
     )

@@ -1,6 +1,7 @@
-"""What can be named: data sets, reference networks and search methods. Imports no TensorFlow."""
+"""What can be named: data sets, networks, search methods and more. Imports no TensorFlow."""
 
 import importlib
+import re
 from typing import NamedTuple
 
 
@@ -35,13 +36,50 @@ DATASETS = {
     # The test images are what ImageNet calls its validation images.
     "imagenet2012": DataSet((224, 224, 3), 1000, 1_281_167, 50_000),
 }
+SPLITS = ("train", "test")
+SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?:\[:([1-9]\d*)\])?")  # all, or so many images
+SMALLEST_SIDE = 8  # of an image, in pixels
 FOLDER = "folder:"  # what the name of a folder of own images begins with
+PRECISIONS = ("child", "parent")
+STEMS = ("cifar", "imagenet")
+REAL_INPUTS = ("depthwise", "preprocessing")  # convolutions whose input a child may leave real
+OPTIMIZERS = ("sgd", "adam")
+STRATEGIES = ("none", "mirrored", "multi_worker")  # see `devices`
 # The networks of `networks.reference`, and their precision.
 REFERENCE_NETWORKS = {
     "wrn22": "parent",
     "wrn22_1bit": "child",
     "resnet18": "parent",
     "birealnet18": "child",
+}
+
+
+class Unit(NamedTuple):
+    """How a network's units are built, in child and parent alike.
+
+    Attributes:
+        mean_nodes: whether a node is the mean, not the sum, of its edges. A sum of up to five BN
+            outputs leaves the window |x| <= 1 in which the straight-through estimator passes
+            gradients.
+        shortcuts: whether each convolution's input is added to its BN's output: averaged over 2x2
+            pixels at stride 2, and over groups of channels where there are fewer filters.
+        norm_first: whether a BN is in front of each activation as well.
+        scaled_gradient: whether the gradient of a 1-bit kernel alpha * sign(H) has the factor
+            alpha, as it follows from the forward pass. Without it SGD moves more signs.
+
+    References:
+        Bi-Real Net (Liu et al., 2018) for the shortcuts and the unscaled gradient.
+    """
+
+    mean_nodes: bool = False
+    shortcuts: bool = False
+    norm_first: bool = False
+    scaled_gradient: bool = True
+
+
+UNITS = {
+    "paper": Unit(),
+    "residual": Unit(mean_nodes=True, shortcuts=True, norm_first=True, scaled_gradient=False),
 }
 
 
@@ -60,7 +98,7 @@ class Method(NamedTuple):
         beta: the beta_P of Eq. 1 that makes it this method, or None.
         varies_beta: whether an ablation gives it one beta_P after another.
         needs_images: whether it searches with images.
-        several_devices: whether it takes another `devices.STRATEGIES` than none.
+        several_devices: whether it takes another one of `STRATEGIES` than none.
     """
 
     planned: str

@@ -21,10 +21,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from cpnas_tf import settings
+
 if TYPE_CHECKING:
     import tensorflow as tf
-
-STRATEGIES = ("none", "mirrored", "multi_worker")
 
 
 def check_strategy(name: str) -> tuple[int, int]:
@@ -33,8 +33,7 @@ def check_strategy(name: str) -> tuple[int, int]:
     Raises:
         ValueError: if the name is unknown, or "multi_worker" has no TF_CONFIG that describes it.
     """
-    if name not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, received: {name!r}")
+    settings.check(strategy=name)
     if name != "multi_worker":
         return 0, 1
     text = os.environ.get("TF_CONFIG", "")
@@ -59,7 +58,7 @@ def check_strategy(name: str) -> tuple[int, int]:
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
-    """Makes the `tf.distribute.Strategy` of a name in `STRATEGIES`.
+    """Makes the `tf.distribute.Strategy` of a name in `catalogue.STRATEGIES`.
 
     "multi_worker" waits for the other workers, and must be made before TensorFlow computes.
 
@@ -142,8 +141,9 @@ def check_batch_size(strategy: tf.distribute.Strategy, batch_size: int) -> None:
     """Raises ValueError unless a batch can be divided between the replicas."""
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
-        raise ValueError(
-            f"batch_size must be a multiple of the {replicas} devices, received: {batch_size}"
+        raise settings.SettingError(
+            "batch_size",
+            f"batch_size must be a multiple of the {replicas} devices, received: {batch_size}",
         )
 
 

@@ -14,7 +14,7 @@ _DAMAGE = re.compile(r"\w+ record at \d+")
 _OTHERS_ENDED = "another worker has ended: start all of them again, and they go on from here"
 # What to do about other errors of TensorFlow.
 _ADVICE = {
-    "ResourceExhaustedError": "out of memory: try a smaller batch_size",
+    "ResourceExhaustedError": "out of memory: try a smaller batch_size, or fewer channels",
     "UnavailableError": _OTHERS_ENDED,
     "AbortedError": _OTHERS_ENDED,
 }

@@ -149,8 +149,17 @@ def _exchange(one, other):
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes `value` as indented JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=2) + "\n")
+    """Writes `value` as indented JSON, atomically.
+
+    Raises:
+        ValueError: if a number in it is not finite, for which JSON has no name.
+        OSError: see `write_atomically`.
+    """
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"cannot write {os.fspath(path)} as JSON: {error}") from error
+    write_atomically(path, text + "\n")
 
 
 def write_csv(

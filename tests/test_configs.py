@@ -8,13 +8,15 @@ import pytest
 from forked import ROOT
 from ml_collections import ConfigDict
 
-from cpnas_tf import data, devices, training
+from cpnas_tf import data, training
 from cpnas_tf.ablation.grid import make_grid
-from cpnas_tf.catalogue import METHODS
+from cpnas_tf.catalogue import METHODS, STRATEGIES
 from cpnas_tf.data.augmentation import augment
 from cpnas_tf.genotypes import OPERATIONS
 from cpnas_tf.networks.cells import build_network
 from cpnas_tf.search import ChildParentSearch, PCDarts
+from cpnas_tf.settings import HELD_OUT, check
+from cpnas_tf.settings import SECTIONS as SETTINGS
 from cpnas_tf.training.child_parent import ChildParentLoss
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -53,6 +55,24 @@ GIVEN = {
 }
 
 
+@pytest.mark.parametrize("section", SETTINGS)
+def test_every_argument_is_a_setting_whose_default_fits(section):
+    found = inspect.signature(FUNCTIONS[section]).parameters
+    # The seed of an augmentation is a tensor.
+    given = GIVEN - {*SETTINGS[section]} | ({"seed"} if section == "augmentation" else set())
+    assert set(found) - given == set(SETTINGS[section])
+    for name in SETTINGS[section]:
+        default = found[name].default
+        if default is not inspect.Parameter.empty:
+            check(**{name: default})
+
+
+def test_the_split_of_a_training_and_the_draw_have_no_others():
+    assert set(inspect.signature(data.hold_out).parameters) - {"images"} == set(HELD_OUT)
+    drawn = set(inspect.signature(METHODS["random"].load()).parameters)
+    assert drawn - {"train", "validation", "others"} <= set(SETTINGS["search"])
+
+
 def get_config(name, *variant):
     return runpy.run_path(ROOT / "configs" / f"{name}.py")["get_config"](*variant)
 
@@ -66,7 +86,7 @@ def check_sections(config, functions=FUNCTIONS):
     """Expects each key to be a parameter of the function that the section's name stands for."""
     for name, section in config.items():
         if name == "strategy":
-            assert section in devices.STRATEGIES
+            assert section in STRATEGIES
             continue
         if name == "mixed_precision":
             assert type(section) is bool

@@ -1,4 +1,5 @@
 import errno
+import math
 import os
 import pathlib
 import signal
@@ -373,6 +374,13 @@ class TestJson:
         files.write_json(tmp_path / "file.json", value)
         assert files.read_json(tmp_path / "file.json") == value
         assert (tmp_path / "file.json").read_text().endswith("}\n")
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_a_number_that_is_not_finite_is_refused(self, tmp_path, value):
+        path = tmp_path / "file.json"
+        with pytest.raises(ValueError, match="^cannot write .*file.json as JSON: [^\n]*$"):
+            files.write_json(path, {"a": [1.0, value]})
+        assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("text", [b"", b'{"a": 1', b"\xff\xfe", b"{'a': 1}"])
     def test_a_broken_file_is_named_in_one_line(self, tmp_path, text):

@@ -16,16 +16,17 @@ ROOT = pathlib.Path(__file__).parent.parent
 MODULES = sorted((ROOT / "cpnas_tf").rglob("*.py"))
 # A room imports only rooms before it.
 ROOMS = (
-    *("files", "errors", "operations", "genotypes", "catalogue", "devices"),
+    *("files", "errors", "operations", "genotypes", "catalogue", "settings", "devices"),
     *("networks", "data", "runs", "training", "plots", "search", "export", "reports"),
     *("ablation", "cli"),
 )
-STDLIB_ONLY = ("__init__", "files", "errors", "operations", "genotypes", "catalogue")
+STDLIB_ONLY = ("__init__", "files", "errors", "operations", "genotypes", "catalogue", "settings")
 STDLIB_ONLY += ("runs.workdir", "runs.search_log", "runs.history", "runs.progress")
 STDLIB_ONLY += ("runs.images", "runs.trained", "reports.paper_tables")
 # Reading logs, drawing and reporting need no TensorFlow.
 WITHOUT_TENSORFLOW = (
-    *("files", "errors", "operations", "genotypes", "catalogue", "cli.app", "cli.config"),
+    *("files", "errors", "operations", "genotypes", "catalogue"),
+    *("settings", "cli.app", "cli.config"),
     *("runs.workdir", "runs.search_log", "runs.history", "runs.progress"),
     *("runs.images", "runs.trained"),
     *("plots.figures", "plots.cells", "plots.search"),

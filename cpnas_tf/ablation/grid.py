@@ -23,7 +23,6 @@ wait for it.
 """
 
 import dataclasses
-import math
 import os
 import socket
 import tempfile
@@ -44,8 +43,10 @@ from cpnas_tf.files import exclusive, local_path, read_json, write_json
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.runs import workdir
 from cpnas_tf.runs.progress import check_verbose, show
+from cpnas_tf.settings import SettingError, checked
 
 
+@checked("grid")
 def make_grid(
     *,
     methods: Sequence[str] = tuple(METHODS),
@@ -69,21 +70,12 @@ def make_grid(
     Raises:
         ValueError: if a list is empty or has duplicates, or a value is not allowed.
     """
-    for name, values, fits, expected in (
-        ("methods", methods, lambda value: value in tuple(METHODS), f"of {', '.join(METHODS)}"),
-        ("betas", betas, _is_finite, "finite numbers"),
-        ("search_seeds", search_seeds, _is_seed, f"in 0..{2**32 - 1}"),
-        ("training_seeds", training_seeds, _is_seed, f"in 0..{2**32 - 1}"),
-    ):
-        if not values or len(set(values)) < len(values) or not all(map(fits, values)):
-            raise ValueError(
-                f"{name} must be one or more different values {expected}, received: {values!r}"
-            )
     for name in methods:
         beta = METHODS[name].beta
         if beta in betas and any(METHODS[other].varies_beta for other in methods):
-            raise ValueError(
-                f"betas must be without {beta:g}, which is what {name} has, received: {betas!r}"
+            raise SettingError(
+                "betas",
+                f"betas must be without {beta:g}, which is what {name} has, received: {betas!r}",
             )
     grid = keras_tuner.HyperParameters()
     grid.Choice("training_seed", list(training_seeds))
@@ -97,14 +89,6 @@ def _with_betas(name, betas):
     method = METHODS[name]
     betas = betas if method.varies_beta else [method.beta]
     return [name if beta is None else f"{name}-beta{float(beta)}" for beta in betas]
-
-
-def _is_finite(value):
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _is_seed(value):
-    return type(value) is int and 0 <= value < 2**32
 
 
 def role() -> str:

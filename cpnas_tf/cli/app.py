@@ -9,16 +9,17 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from cpnas_tf.catalogue import REFERENCE_NETWORKS
-from cpnas_tf.cli.config import ConfigParser, check_config
+from cpnas_tf.cli.config import ConfigParser, check_config, check_values
 from cpnas_tf.errors import explain, message
 from cpnas_tf.files import local_path
 from cpnas_tf.runs import progress
+from cpnas_tf.settings import SECTIONS
 
 # Before TensorFlow is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -146,7 +147,11 @@ def output(text: str) -> None:
 
 
 def run(
-    main: Callable[[], None], *, sections: Sequence[str] = (), optional: Sequence[str] = ()
+    main: Callable[[], None],
+    *,
+    sections: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    names: Mapping[str, Sequence[str]] = SECTIONS,
 ) -> None:
     """Runs a command; a wrong flag, value or file ends it with one line and exit code 1.
 
@@ -154,6 +159,7 @@ def run(
         main: the command, without arguments.
         sections: the sections that its --config has, if it has one.
         optional: sections that it may have as well.
+        names: the settings in each section.
     """
     _use_utf8()
     # Python puts the command's folder first on the path: its profile.py would hide Python's own.
@@ -166,7 +172,7 @@ def run(
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background
         signal.signal(signal.SIGINT, _stop)
     try:
-        parser = functools.partial(_parse, sections=sections, optional=optional)
+        parser = functools.partial(_parse, sections=sections, optional=optional, names=names)
         app.run(lambda _: _run(main), flags_parser=parser)
     except KeyboardInterrupt:
         signal.alarm(0)
@@ -237,12 +243,15 @@ def _with_flags(line):
     )
 
 
-def _parse(argv, *, sections, optional):
+def _parse(argv, *, sections, optional, names):
     """Parses the flags; whatever is wrong in them or in the config file, the user can mend."""
     _show_help(argv[1:])
     try:
-        check_config(argv[1:], sections, optional)
+        arguments = FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
+        check_config(arguments, sections, optional, names=names)
         rest = FLAGS(argv)
+        if sections and FLAGS.config is not None:
+            check_values(names)
         if FLAGS["verbosity"].using_default_value:
             logging.set_verbosity(logging.WARNING)  # absl would have TFDS tell all that it does
         logging.get_absl_handler().setFormatter(

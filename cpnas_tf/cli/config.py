@@ -1,23 +1,46 @@
 """The sections of --config: checked, resolved, and given to functions as keyword arguments."""
 
+import ast
+import contextlib
 import inspect
 import itertools
 import json
 import os
 import re
 import runpy
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
+from ml_collections.config_flags.tuple_parser import TupleParser
 
 import cpnas_tf
 from cpnas_tf import devices
 from cpnas_tf.files import local_path
+from cpnas_tf.settings import RULES, SECTIONS, Rule, SettingError, check, shown
 
 FLAGS = flags.FLAGS
+_REPLACED = re.compile(r"--?(?:no)?config\.([^=]*)(=.*)?", re.DOTALL)
+_SECTION = Rule(Mapping, lambda value: "a section, written as a dict")
+_FLAGS = {"input_shape": "--config.data.image_size", "data_dir": "--data_dir"}  # in no section
+
+
+def _read_section(text):
+    if not isinstance(ast.literal_eval(text), dict):
+        raise ValueError
+
+
+_READERS = {
+    int: flags.IntegerParser().parse,
+    float: flags.FloatParser().parse,
+    bool: flags.BooleanParser().parse,
+    tuple: TupleParser().parse,
+    Mapping: _read_section,
+}
 
 
 def resolved_config(**more: Any) -> dict[str, Any]:
@@ -39,75 +62,165 @@ def call(function: Callable[..., Any], *args: Any, section: str, **given: Any) -
     Args:
         function: what to call.
         args, given: the arguments that do not come from the config.
-        section: the section's name; an `augmentation` in it is for `augment`. One that the config
-            does not have is empty.
+        section: the section's name. One that the config does not have is empty.
 
     Raises:
-        ValueError: if the section has a key that the function does not take, lacks one that it
-            needs, or has a value of another type than the function's default.
+        ValueError: if the section has a key that the function does not take, or lacks one that it
+            needs; whatever the function raises of a setting names the flag as well.
     """
     values = FLAGS.config[section].to_dict() if section in FLAGS.config else {}
-    _check_arguments(section, function, args, given, values)
-    if values.get("augmentation") is not None:
-        from cpnas_tf.data.augmentation import augment
-
-        images_and_seed = (None, None)
-        nested = f"{section}.augmentation"
-        _check_arguments(nested, augment, images_and_seed, {}, values["augmentation"])
-    return function(*args, **given, **values)
-
-
-def _check_arguments(section, function, args, given, values):
-    signature = inspect.signature(function)
     try:
-        signature.bind(*args, **given, **values)
+        inspect.signature(function).bind(*args, **given, **values)
     except TypeError as error:
         raise ValueError(f"--config.{section} does not fit: {error}") from None
-    for key in values.keys() & signature.parameters.keys():
-        value, default = values[key], signature.parameters[key].default
-        if default not in (None, signature.empty) and not _is_like(value, default):
-            raise ValueError(
-                f"--config.{section}.{key} must be a value like {default!r}, received: {value!r}"
-            )
+    with flagged(section):
+        return function(*args, **given, **values)
 
 
-def _is_like(value, default):
-    if isinstance(value, bool) or isinstance(default, bool):
-        return type(value) is type(default)
-    kinds = {float: (int, float), tuple: (list, tuple)}
-    return isinstance(value, kinds.get(type(default), type(default)))
+@contextlib.contextmanager
+def flagged(section: str) -> Iterator[None]:
+    """Has errors of a section's settings name the flags.
+
+    Args:
+        section: its name, or "" for what is in no section.
+    """
+    try:
+        yield
+    except SettingError as error:
+        text, setting = str(error), error.setting
+        own = f"--config.{section}.{setting}" if section else f"--config.{setting}"
+        flag = _FLAGS.get(setting, own)
+        line = text.removeprefix(setting)
+        raise ValueError(f"{text} ({flag})" if line == text else flag + line) from error
 
 
 def check_config(
-    arguments: Sequence[str], sections: Sequence[str], optional: Sequence[str] = ()
+    arguments: Sequence[str],
+    sections: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    names: Mapping[str, Sequence[str]] = SECTIONS,
 ) -> None:
-    """Checks what ml_collections would not say clearly: the config file and the keys to replace.
+    """Checks what ml_collections would not say clearly: the config file and what replaces values.
 
     Args:
         arguments: of the command line.
         sections: that the config has to have.
         optional: sections that it may have as well.
+        names: the settings of each section; others are of further search methods.
 
     Raises:
         ValueError: in one line for the user.
     """
-    path, keys = None, []
+    path, replaced = None, []
     for argument, following in itertools.pairwise([*arguments, ""]):
         if match := re.fullmatch("--?config(=.*)?", argument, re.DOTALL):
             path = following if match[1] is None else match[1][1:]
-        elif match := re.match(r"--?(no)?config\.([^=]*)", argument):
-            keys.append(match[2])
+        elif match := _REPLACED.fullmatch(argument):
+            replaced.append((match[1], match[2] and match[2][1:], following))
     if path is not None:
         config = _read_config(path, sections, optional)
-        for key in keys:
-            _check_key(config, key)
+        for key, text, following in replaced:
+            if key.split(".")[0] in (*sections, *optional):
+                _make_room(config, key)
+            _check_key(config, key, names)
+            _check_text(key, text, following)
+
+
+def check_values(names: Mapping[str, Sequence[str]] = SECTIONS) -> None:
+    """Checks each value of --config by itself.
+
+    Args:
+        names: see `check_config`.
+
+    Raises:
+        ValueError: naming the first that cannot be, and what can.
+    """
+    for section, values in FLAGS.config.items():
+        if section in RULES and section not in SECTIONS:
+            with flagged(""):
+                check(**{section: values})
+        elif not isinstance(values, ConfigDict):
+            raise ValueError(f"--config.{section} must be a section, received: {shown(values)}")
+        elif section in names:
+            for key in values:
+                _check_key(FLAGS.config, f"{section}.{key}", names)
+            with flagged(section):
+                check(**values.to_dict())
 
 
 class ConfigParser(ConfigFileFlagParser):
-    """Reads a config file."""
+    """Reads a config file, and makes room for settings that it lacks and the command line has."""
 
     def parse(self, path: str) -> ConfigDict:
-        return super().parse(local_path(path))
+        config = super().parse(local_path(path))
+        for argument in FLAGS.read_flags_from_files(sys.argv, force_gnu=False):
+            if match := _REPLACED.fullmatch(argument):
+                _make_room(config, match[1])
+        return config
+
+
+def _make_room(config, path):
+    """Gives a setting that is replaced the type of its rule, whether it is there or not."""
+    section, rule, (*parents, key) = config, _rule(path), path.split(".")
+    if rule is None:
+        return
+    kind = ConfigDict if rule.kind is Mapping else rule.kind
+    with config.unlocked():
+        for parent in parents:
+            if section.get(parent) is None:
+                section[parent] = ConfigDict()
+            section = section[parent]
+            if not isinstance(section, ConfigDict):
+                return
+        if key not in section or section.get_type(key) is not kind:
+            if key in section:
+                del section[key]
+            section[key] = ConfigDict() if kind is ConfigDict else placeholder(kind)
+
+
+def _settings(parents, names=SECTIONS):
+    """The settings that are below some keys: a section, or an augmentation in one."""
+    section, *more = parents or [None]
+    known = names.get(section, ())
+    if more:
+        return SECTIONS["augmentation"] if more == ["augmentation"] and more[0] in known else ()
+    return known
+
+
+def _rule(path):
+    """The rule of the setting at a path such as "search.augmentation.flip", or None."""
+    *parents, name = path.split(".")
+    known = _settings(parents) if parents else RULES.keys() - SECTIONS.keys()
+    return RULES[name] if name in known else None
+
+
+def _check_key(config, path, names):
+    """Checks that there is such a key, or a setting that the config lacks."""
+    there, keys = config, path.split(".")
+    for depth, key in enumerate(keys):
+        known = _settings(keys[:depth], names) or (there if isinstance(there, ConfigDict) else ())
+        if key not in known:
+            raise ValueError(
+                f"unknown key --config.{path}: instead of {key!r} there is "
+                f"{', '.join(known) or 'nothing'}"
+            )
+        there = there.get(key) if isinstance(there, ConfigDict) else None
+
+
+def _check_text(path, text, following):
+    """Checks that a text can be read as the type of a setting; one without "=" is what follows."""
+    rule = _SECTION if path in SECTIONS else _rule(path)
+    read = rule and _READERS.get(rule.kind)
+    if not read or (rule.kind is bool and text is None):
+        return
+    text = following if text is None else text
+    try:
+        read(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError(
+            f"--config.{path} must be {rule.expected(text)}, received: {shown(text)}"
+        ) from None
 
 
 def _read_config(path, sections, optional):
@@ -131,12 +244,3 @@ def _read_config(path, sections, optional):
             f"received: {found}"
         )
     return config
-
-
-def _check_key(config, path):
-    section = config
-    for key in path.split("."):
-        if not isinstance(section, ConfigDict) or key not in section:
-            known = ", ".join(section) if isinstance(section, ConfigDict) else "nothing"
-            raise ValueError(f"unknown key --config.{path}: instead of {key!r} there is {known}")
-        section = section[key]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from cpnas_tf import devices
+from cpnas_tf import devices, settings
 from cpnas_tf.catalogue import METHODS
-from cpnas_tf.cli.config import call
+from cpnas_tf.cli.config import call, flagged
 from cpnas_tf.runs.progress import show
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def make_deterministic(section: str) -> None:
     """
     values = FLAGS.config.get(section, {})
     seed = values.get("seed", 0)
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"--config.{section}.seed must be in 0..{2**32 - 1}, received: {seed!r}")
+    with flagged(section):
+        settings.check(seed=seed)
     import tensorflow as tf
 
     tf.keras.utils.set_random_seed(seed)
@@ -60,7 +60,8 @@ def load_images() -> tuple[AnyImages, AnyImages]:
     from cpnas_tf.data import datasets
 
     images = call(datasets.load, section="data", data_dir=FLAGS.data_dir)
-    test = datasets.load(**{**FLAGS.config.data, "split": "test"}, data_dir=FLAGS.data_dir)
+    with flagged("data"):
+        test = datasets.load(**{**FLAGS.config.data, "split": "test"}, data_dir=FLAGS.data_dir)
     shape, other = images.image_shape, test.image_shape
     if shape != other:
         raise ValueError(
@@ -124,8 +125,6 @@ def search_method() -> Method:
         ValueError: if there is no such method, or it runs on one device alone.
     """
     name, strategy = FLAGS.config.method, FLAGS.config.strategy
-    if name not in tuple(METHODS):
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, received: {name!r}")
     method = METHODS[name]
     if strategy != "none" and not method.several_devices:
         raise ValueError(f"{name} takes strategy none alone, received: {strategy!r}")

@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from cpnas_tf.settings import checked
+
 
 def normalize(images: tf.Tensor) -> tf.Tensor:
     """Maps uint8 0..255 to float32 [-1, 1] (CP-NAS, section 3.1)."""
@@ -48,6 +50,7 @@ def augment_batches(
     )
 
 
+@checked("augmentation")
 def augment(
     images: tf.Tensor,
     seed: tf.Tensor,
@@ -82,10 +85,6 @@ def augment(
         `crop_padding=4, flip=True, cutout=16`. DeVries and Taylor, "Improved Regularization of
         Convolutional Neural Networks with Cutout", 2017.
     """
-    for name, value in (("crop_padding", crop_padding), ("cutout", cutout)):
-        if value < 0:
-            raise ValueError(f"{name} must be at least 0, received: {value}")
-    check_crop_area(crop_area)
     batch = tf.shape(images)[0]
     height, width = images.shape[1:3]
     window_seed, crop_seed, flip_seed, cutout_seed = tf.unstack(tf.random.split(seed, 4))
@@ -149,12 +148,6 @@ def cut_out(images: tf.Tensor, centres: tf.Tensor, *, size: int) -> tf.Tensor:
     square = in_rows[:, :, tf.newaxis] & in_columns[:, tf.newaxis, :]
     lines = tf.reshape(images, [-1, height, width * channels])
     return tf.reshape(tf.where(square, 0.0, lines), [-1, height, width, channels])
-
-
-def check_crop_area(crop_area: float) -> None:
-    """Raises ValueError if `crop_area` is not in [0, 1]."""
-    if not 0 <= crop_area <= 1:
-        raise ValueError(f"crop_area must be in [0, 1], received: {crop_area}")
 
 
 def draw_windows(

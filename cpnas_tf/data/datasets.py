@@ -10,24 +10,22 @@ import contextlib
 import dataclasses
 import io
 import os
-import re
 import sys
 import urllib.error
 import urllib.request
 
 import tensorflow_datasets as tfds
 
-from cpnas_tf.catalogue import DATASETS, FOLDER
+from cpnas_tf.catalogue import DATASETS, FOLDER, SPLIT, SPLITS
 from cpnas_tf.data import digits, folder, imagenet
 from cpnas_tf.data.images import Images
 from cpnas_tf.data.streams import AnyImages
 from cpnas_tf.errors import first_line
 from cpnas_tf.files import exclusive, local_path
-
-SPLITS = ("train", "test")
-_SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?:\[:([1-9]\d*)\])?")
+from cpnas_tf.settings import SettingError, checked
 
 
+@checked("data")
 def describe(
     name: str,
     split: str,
@@ -47,7 +45,7 @@ def describe(
         ValueError: if the name or the split is unknown, the size impossible, or a folder not one of
             images.
     """
-    _check(name, split, image_size)
+    _check_split(name, split)
     if name.startswith(FOLDER):
         path = _folder(name, data_dir)
         return folder.describe(path, split, image_size=image_size)
@@ -56,6 +54,7 @@ def describe(
     return shape, known.classes
 
 
+@checked("data")
 def load(
     name: str,
     split: str,
@@ -91,7 +90,7 @@ def load(
         >>> len(images), images.image_shape, images.classes
         (360, (8, 8, 1), 10)
     """
-    _check(name, split, image_size)
+    _check_split(name, split)
     if name.startswith(FOLDER):
         return folder.load(_folder(name, data_dir), split, image_size=image_size)
     builder = _builder(name, data_dir)
@@ -101,7 +100,7 @@ def load(
     if not builder.data_path.exists():
         _prepare(builder)
         builder = _builder(name, data_dir)
-    whole, count = _SPLIT.fullmatch(split).groups()  # type: ignore[union-attr] # see `_check`
+    whole, count = SPLIT.fullmatch(split).groups()  # type: ignore[union-attr] # see `checked`
     try:
         images, labels = builder.as_dataset(
             split=whole,
@@ -114,7 +113,10 @@ def load(
     except Exception as error:  # TFDS and tf.data raise many types for broken files
         raise _unreadable(builder.data_path, error) from error
     if count and int(count) > len(images):
-        raise ValueError(f"{name} has {len(images)} images in {whole}, received: {split!r}")
+        raise SettingError(
+            "split",
+            f"split must be of the {len(images)} images in {name}'s {whole}, received: {split!r}",
+        )
     images = images.take(slice(int(count or len(images))))
     images = images.resize(image_size) if image_size else images
     return _with_origin(images, builder, split)
@@ -125,28 +127,10 @@ def _with_origin(images, builder, split):
     return dataclasses.replace(images, origin=origin)
 
 
-def _check(name, split, image_size):
-    if name not in DATASETS and not name.startswith(FOLDER):
-        raise ValueError(
-            f"unknown data set {name!r}, expected one of: {', '.join(DATASETS)}, {FOLDER}PATH"
-        )
-    _check_split(name, split)
-    if image_size is None:
-        return
-    if not isinstance(image_size, int):
-        raise ValueError(f"image_size must be a whole number, received: {image_size!r}")
-    if image_size < folder.SMALLEST_SIDE:
-        raise ValueError(
-            f"image_size must be at least {folder.SMALLEST_SIDE}, received: {image_size}"
-        )
-
-
 def _check_split(name, split):
     has_parts = name in DATASETS and name != "imagenet2012"
-    match = _SPLIT.fullmatch(split)
-    if not match or (match[2] and not has_parts):
-        parts = ", or the first images of one, such as train[:10000]" if has_parts else ""
-        raise ValueError(f"unknown split {split!r}, expected one of: {', '.join(SPLITS)}{parts}")
+    if split not in SPLITS and not has_parts:
+        raise SettingError("split", f"split must be train or test for {name}, received: {split!r}")
 
 
 def _folder(name, data_dir):
@@ -178,14 +162,15 @@ def _prepare(builder):
             builder.download_and_prepare()
     except Exception as error:
         advice = (
-            "pass a --data_dir that can be written"
+            "pass a data_dir that can be written"
             if is_bundled
-            else "pass the --data_dir that holds it, or prepare it where there is a network: "
+            else "pass the data_dir that holds it, or prepare it where there is a network: "
             f"tfds build {builder.name} --data_dir={root}"
         )
-        raise ValueError(
+        raise SettingError(
+            "data_dir",
             f"{builder.name} is not in {root} and cannot be prepared there "
-            f"({first_line(error)}): {advice}"
+            f"({first_line(error)}): {advice}",
         ) from error
 
 
@@ -215,7 +200,8 @@ def _on_stderr():
 
 
 def _unreadable(folder, error):
-    return ValueError(
+    return SettingError(
+        "data_dir",
         f"cannot read the data set in {folder} ({first_line(error)}): "
-        "delete that folder to prepare it again, or pass another --data_dir"
+        "delete that folder to prepare it again, or pass another data_dir",
     )

@@ -9,7 +9,6 @@ The layout is that of TFDS's `ImageFolder`; each split's is the one that Keras's
 
 import concurrent.futures
 import contextlib
-import math
 import os
 import stat
 import unicodedata
@@ -20,9 +19,11 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cpnas_tf.catalogue import SMALLEST_SIDE
 from cpnas_tf.data.augmentation import centre_window, resize
-from cpnas_tf.data.images import Images
+from cpnas_tf.data.images import Images, check_memory
 from cpnas_tf.files import check_utf8
+from cpnas_tf.settings import SettingError
 
 SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg"),
@@ -32,7 +33,6 @@ SUFFIXES = (
 OTHER_SUFFIXES = (".arw", ".cr2", ".dng", ".eps", ".heic", ".heif", ".nef", ".psd", ".svg")
 # The names that a split's folder may have.
 SPLITS = {"train": ("train",), "test": ("test", "validation", "val")}
-SMALLEST_SIDE = 8
 
 
 def describe(
@@ -78,7 +78,7 @@ def load(path: str | os.PathLike[str], split: str, *, image_size: int | None = N
     classes = _files(path, split)
     files = [file for files in classes.values() for file in files]
     shape = _shape(files[0], image_size)
-    _check_memory(path, len(files), shape)
+    check_memory(len(files), shape)
     images = np.empty([len(files), *shape], np.uint8)
 
     def read(index):
@@ -92,7 +92,13 @@ def load(path: str | os.PathLike[str], split: str, *, image_size: int | None = N
             except ValueError as error:
                 errors.append(error)
     if errors:
-        raise ValueError(f"{len(errors)} of {len(files)} images cannot be used: {errors[0]}")
+        first, message = (
+            errors[0],
+            f"{len(errors)} of {len(files)} images cannot be used: {errors[0]}",
+        )
+        if isinstance(first, SettingError):
+            raise SettingError(first.setting, message)
+        raise ValueError(message)
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
     root = _folder(path, split)
     origin = {f"{split}/{name}": _origin(files, root) for name, files in classes.items()}
@@ -213,16 +219,6 @@ def _shape(file, image_size):
         return _read(file, None).shape
 
 
-def _check_memory(path, count, shape):
-    needed = count * math.prod(shape)
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        raise ValueError(
-            f"{count} images of {shape[0]}x{shape[1]} pixels in {path} need {needed / 1e9:.1f} GB "
-            f"of memory, this machine has {there / 1e9:.1f} GB: a smaller image_size is needed"
-        )
-
-
 def _read(file, image_size):
     """The image in a file, uint8 [height, width, 3], its middle resized to `image_size` if given.
 
@@ -264,9 +260,9 @@ def _to_rgb(image):
 
 def _check_shape(file, image, shape):
     if image.shape != shape:
-        raise ValueError(
-            f"{file} has {image.shape[0]}x{image.shape[1]} pixels, the first image "
-            f"{shape[0]}x{shape[1]}: image_size (--config.data.image_size), the side that all are "
-            "to get, is needed"
+        raise SettingError(
+            "image_size",
+            f"image_size, the side that all images are to get, is needed: {file} has "
+            f"{image.shape[0]}x{image.shape[1]} pixels, the first image {shape[0]}x{shape[1]}",
         )
     return image

@@ -13,7 +13,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from cpnas_tf.catalogue import DATASETS
-from cpnas_tf.data.augmentation import augment_batches, centre_window, check_crop_area, draw_windows
+from cpnas_tf.data.augmentation import augment_batches, centre_window, draw_windows
+from cpnas_tf.settings import SettingError
 
 IMAGE_SIZE = DATASETS["imagenet2012"].shape[0]
 # TFDS has no labels for ImageNet's own test images: as everywhere, its validation images are ours.
@@ -44,10 +45,11 @@ def load(
     """
     root = os.fspath(builder.data_path.parent.parent)
     if not builder.data_path.exists():
-        raise ValueError(
+        raise SettingError(
+            "data_dir",
             f"imagenet2012 is not in {root}: register at https://image-net.org/download-images, "
             f"download {' and '.join(ARCHIVES.values())} into {root}/downloads/manual, then run "
-            f"tfds build imagenet2012 --data_dir={root}; or pass the --data_dir that holds it"
+            f"tfds build imagenet2012 --data_dir={root}; or pass the data_dir that holds it",
         )
     if SPLITS[split] not in builder.info.splits:
         raise ValueError(
@@ -144,7 +146,6 @@ class StoredImages:
     ) -> tf.data.Dataset:
         """The stream of `data.batches`; the records before `first_step` are read, not decoded."""
         crop_area = augmentation.get("crop_area", 0.0)
-        check_crop_area(crop_area)
         steps = len(self) // batch_size
         first_epoch, skipped = divmod(first_step, steps)
         seed = tf.constant(seed, tf.int64)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from cpnas_tf.data.augmentation import augment_batches, resize
+from cpnas_tf.settings import SettingError
 
 _RESIZED_AT_ONCE = 1000
 
@@ -84,7 +87,9 @@ class Images:
 
     def resize(self, side: int) -> Images:
         """The images at `side` x `side` pixels, bilinearly and without aliasing."""
-        resized = np.empty([len(self), side, side, self.images.shape[3]], np.uint8)
+        shape = (side, side, self.images.shape[3])
+        check_memory(len(self), shape)
+        resized = np.empty([len(self), *shape], np.uint8)
         for start in range(0, len(self), _RESIZED_AT_ONCE):
             part = slice(start, start + _RESIZED_AT_ONCE)
             resized[part] = resize(self.images[part], side)
@@ -128,3 +133,15 @@ class Images:
     def _tensors(self):
         with tf.device("CPU"):
             return tf.constant(self.images), tf.constant(self.labels)
+
+
+def check_memory(count: int, shape: Sequence[int]) -> None:
+    """Raises ValueError if so many images of a shape do not fit into the machine's memory."""
+    needed = count * math.prod(shape)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise SettingError(
+            "image_size",
+            f"image_size must be smaller: {count} images of {shape[0]}x{shape[1]} pixels "
+            f"need {needed / 1e9:.1f} GB of memory, this machine has {there / 1e9:.1f} GB",
+        )

@@ -8,10 +8,12 @@ import tensorflow as tf
 from cpnas_tf.data.augmentation import normalize
 from cpnas_tf.data.imagenet import StoredImages
 from cpnas_tf.data.images import Images
+from cpnas_tf.settings import SettingError, check, checked
 
 AnyImages = Images | StoredImages  # what `data.load` gives, and every function of `data` takes
 
 
+@checked("split")
 def split_for_search(
     images: AnyImages,
     *,
@@ -43,14 +45,20 @@ def split_for_search(
     train = _part("train", len(images), train_fraction, train_images)
     validation = _part("validation", len(images), validation_fraction, validation_images)
     if train + validation > len(images):
-        raise ValueError(
-            f"{train} images to train and {validation} to validate are more than there is: "
-            f"{len(images)}"
+        first, second = (
+            f"{part}_{'fraction' if count is None else 'images'}"
+            for part, count in (("train", train_images), ("validation", validation_images))
+        )
+        raise SettingError(
+            first,
+            f"{first} and {second} must be at most the {len(images)} images that there are, "
+            f"received: {train} and {validation} images",
         )
     drawn = images.draw(train, validation, seed=seed)
     return drawn[0], drawn[1]
 
 
+@checked("split")
 def hold_out(
     images: AnyImages, *, validation_images: int | None = None, seed: int = 0
 ) -> tuple[AnyImages, AnyImages | None]:
@@ -71,10 +79,11 @@ def hold_out(
     """
     if validation_images is None:
         return images, None
-    if not 0 < validation_images < len(images):
-        raise ValueError(
+    if validation_images >= len(images):
+        raise SettingError(
+            "validation_images",
             f"validation_images must be 1 to {len(images) - 1} of the {len(images)} training "
-            f"images, received: {validation_images}"
+            f"images, received: {validation_images}",
         )
     return split_for_search(
         images,
@@ -87,8 +96,10 @@ def hold_out(
 def _part(name, total, fraction, count):
     size = int(round(fraction * total, 6)) if count is None else count
     if size < 1:
-        received = f"{name}_fraction={fraction}" if count is None else f"{name}_images={count}"
-        raise ValueError(f"{received} of {total} images leaves no image, at least 1 is needed")
+        setting = f"{name}_fraction"
+        raise SettingError(
+            setting, f"{setting} must be at least one of the {total} images, received: {fraction}"
+        )
     return size
 
 
@@ -98,10 +109,12 @@ def steps_per_epoch(images: AnyImages, *, batch_size: int) -> int:
     Raises:
         ValueError: if there is not one full batch.
     """
-    _check_batch_size(batch_size)
+    check(batch_size=batch_size)
     if len(images) < batch_size:
-        raise ValueError(
-            f"a batch of {batch_size} images needs at least as many, received: {len(images)} images"
+        raise SettingError(
+            "batch_size",
+            f"batch_size must be at most the {len(images)} images to train on, "
+            f"received: {batch_size}",
         )
     return len(images) // batch_size
 
@@ -140,6 +153,7 @@ def batches(
             or the augmentation is impossible.
     """
     steps = steps_per_epoch(images, batch_size=batch_size)
+    _check_augmentation(images, augmentation)
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, received: {epochs}")
     if not 0 <= first_step <= epochs * steps:
@@ -167,7 +181,7 @@ def evaluation_batches(images: AnyImages, *, batch_size: int) -> tf.data.Dataset
         `tf.data.Dataset` of images, float32 [batch, height, width, channels] in [-1, 1], and
         labels, int32 [batch].
     """
-    _check_batch_size(batch_size)
+    check(batch_size=batch_size)
     return (
         images.in_order()
         .batch(batch_size)
@@ -192,6 +206,12 @@ def _without_tuning(stream):
     return stream.with_options(options)
 
 
-def _check_batch_size(batch_size):
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, received: {batch_size}")
+def _check_augmentation(images, augmentation):
+    check(augmentation=augmentation)
+    padding, side = (augmentation or {}).get("crop_padding", 0), min(images.image_shape[:2])
+    if padding > side:
+        raise SettingError(
+            "augmentation.crop_padding",
+            f"augmentation.crop_padding must be at most {side}, the images' side, "
+            f"received: {padding}",
+        )

@@ -10,18 +10,13 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
+from cpnas_tf import settings
+from cpnas_tf.catalogue import Unit
 from cpnas_tf.genotypes import EDGES, INPUT_NODES, NODES, Genotype
-from cpnas_tf.networks.units import (
-    DropPath,
-    LarqUnits,
-    Unit,
-    check_drop_path,
-    check_keras,
-)
+from cpnas_tf.networks.units import DropPath, LarqUnits, check_keras
 from cpnas_tf.operations import OPERATION_FUNCTIONS
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-STEMS = ("cifar", "imagenet")
 STEM_MULTIPLIER = 3
 
 
@@ -41,34 +36,25 @@ def check_network(
     Raises:
         ValueError: naming the size that cannot be, and what can.
     """
-    for name, value, least in (
-        ("classes", classes, 2),
-        ("cells", cells, 1),
-        ("channels", channels, 1),
-    ):
-        if not _is_whole(value, least):
-            raise ValueError(f"{name} must be a whole number >= {least}, received: {value!r}")
-    if len(input_shape) != 3 or not all(_is_whole(size, 1) for size in input_shape):
+    settings.check(classes=classes, cells=cells, channels=channels, stem=stem)
+    if len(input_shape) != 3 or any(map(settings.whole(1).expected, input_shape)):
         raise ValueError(
             "input_shape must be three whole numbers >= 1, (height, width, channels), "
             f"received: {input_shape!r}"
         )
-    if stem not in STEMS:
-        raise ValueError(f"stem must be one of {', '.join(STEMS)}, received: {stem!r}")
     if stem == "imagenet" and channels % 2:
-        raise ValueError(f"channels must be even for the stem imagenet, received: {channels}")
+        raise settings.SettingError(
+            "channels", f"channels must be even for the stem imagenet, received: {channels}"
+        )
     height, width = input_shape[:2]
     reductions = len(reduction_cells(cells))
     multiple = 2**reductions * (8 if stem == "imagenet" else 1)
     if height % multiple or width % multiple:
-        raise ValueError(
+        raise settings.SettingError(
+            "input_shape",
             f"{'the stem and ' if stem == 'imagenet' else ''}{reductions} reductions cannot halve "
-            f"images of {height}x{width} pixels: height and width must be multiples of {multiple}"
+            f"images of {height}x{width} pixels: height and width must be multiples of {multiple}",
         )
-
-
-def _is_whole(value, least):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def walk(
@@ -154,6 +140,7 @@ def _without_autograph(function: _Function) -> _Function:
 
 
 @_without_autograph
+@settings.checked("network")
 def build_network(
     genotype: Genotype,
     *,
@@ -184,7 +171,7 @@ def build_network(
             C and C, the first cell's inputs being the outputs of the last two. Decision: both are
             real, as is the classifier, in the child too; for CIFAR-10 the paper's memory figures
             imply it.
-        real_inputs: the convolutions whose input a child leaves real, of `units.REAL_INPUTS`:
+        real_inputs: the convolutions whose input a child leaves real, of `catalogue.REAL_INPUTS`:
             ("depthwise",) is the paper's `*`, ("depthwise", "preprocessing") its `**`. A parent's
             are all real.
         unit: how the units are built: "paper", "residual" (nodes are means, shortcuts around the
@@ -213,7 +200,6 @@ def build_network(
     check_network(
         input_shape=input_shape, classes=classes, cells=cells, channels=channels, stem=stem
     )
-    check_drop_path(drop_path)
     check_keras()
     units = LarqUnits(precision, real_inputs=real_inputs, unit=unit)
 

@@ -24,15 +24,15 @@ References:
 import collections
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import larq as lq
 import tensorflow as tf
 
+from cpnas_tf.catalogue import UNITS, Unit
 from cpnas_tf.networks.quantizers import DepthwiseMagnitudeAwareSign, Relu, UnscaledSign
+from cpnas_tf.settings import check
 
-PRECISIONS = ("child", "parent")
-REAL_INPUTS = ("depthwise", "preprocessing")
 BN_MOMENTUM = 0.9
 BN_EPSILON = 1e-5
 
@@ -49,20 +49,6 @@ def check_keras() -> None:
             "networks need Keras's floatx float32 and image_data_format channels_last, received: "
             f"{' and '.join(found)}: call tf.keras.backend.set_floatx and set_image_data_format, "
             "or change keras.json"
-        )
-
-
-def check_precision(precision: str) -> None:
-    """Raises ValueError unless `precision` is "child" or "parent"."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be child or parent, received: {precision!r}")
-
-
-def check_real_inputs(kinds: Sequence[str]) -> None:
-    """Raises ValueError unless `kinds` is a list or tuple of some of `REAL_INPUTS`."""
-    if not isinstance(kinds, (list, tuple)) or not all(kind in REAL_INPUTS for kind in kinds):
-        raise ValueError(
-            f"real_inputs must be a tuple of some of {', '.join(REAL_INPUTS)}, received: {kinds!r}"
         )
 
 
@@ -95,7 +81,7 @@ class DropPath(tf.keras.layers.Layer):
 
     def __init__(self, rate: float, **settings: Any) -> None:
         super().__init__(**settings)
-        check_drop_path(rate)
+        check(drop_path=rate)
         self.rate = rate
         self._state = _State(
             scale=tf.Variable(1.0, trainable=False, name="scale"),
@@ -116,12 +102,6 @@ class DropPath(tf.keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
-
-
-def check_drop_path(rate: float) -> None:
-    """Raises ValueError unless `rate` is a number in [0, 1)."""
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-        raise ValueError(f"drop_path must be a number in [0, 1), received: {rate!r}")
 
 
 def further(x: tf.Tensor) -> tf.Tensor:
@@ -159,46 +139,14 @@ class ChannelMeans(tf.keras.layers.Layer):
         return {**super().get_config(), "filters": self.filters}
 
 
-class Unit(NamedTuple):
-    """How a network's units are built, in child and parent alike.
-
-    Attributes:
-        mean_nodes: whether a node is the mean, not the sum, of its edges. A sum of up to five BN
-            outputs leaves the window |x| <= 1 in which the straight-through estimator passes
-            gradients.
-        shortcuts: whether each convolution's input is added to its BN's output: averaged over 2x2
-            pixels at stride 2, and over groups of channels where there are fewer filters.
-        norm_first: whether a BN is in front of each activation as well.
-        scaled_gradient: whether the gradient of a 1-bit kernel alpha * sign(H) has the factor
-            alpha, as it follows from the forward pass. Without it SGD moves more signs.
-
-    References:
-        Bi-Real Net (Liu et al., 2018) for the shortcuts and the unscaled gradient.
-    """
-
-    mean_nodes: bool = False
-    shortcuts: bool = False
-    norm_first: bool = False
-    scaled_gradient: bool = True
-
-
-UNITS = {
-    "paper": Unit(),
-    "residual": Unit(mean_nodes=True, shortcuts=True, norm_first=True, scaled_gradient=False),
-}
-
-
 def find_unit(unit: str | Unit) -> Unit:
     """The `Unit` of a name of `UNITS`, or the one given.
 
     Raises:
         ValueError: if there is none of that name.
     """
-    if isinstance(unit, Unit):
-        return unit
-    if unit not in UNITS:
-        raise ValueError(f"unit must be one of {', '.join(UNITS)}, received: {unit!r}")
-    return UNITS[unit]
+    check(unit=unit)
+    return unit if isinstance(unit, Unit) else UNITS[unit]
 
 
 class Units:
@@ -224,8 +172,7 @@ class Units:
     def __init__(
         self, precision: str, *, real_inputs: Sequence[str] = (), unit: str | Unit = "paper"
     ) -> None:
-        check_precision(precision)
-        check_real_inputs(real_inputs)
+        check(precision=precision, real_inputs=real_inputs)
         self.unit = find_unit(unit)
         self.child = precision == "child"
         self._real_inputs = tuple(real_inputs)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from cpnas_tf.catalogue import Unit
 from cpnas_tf.networks.quantizers import unscaled_gradient
-from cpnas_tf.networks.units import BN_EPSILON, Unit, Units, channel_means, further
+from cpnas_tf.networks.units import BN_EPSILON, Units, channel_means, further
 
 
 @tf.RegisterGradient("CpnasSteSign")

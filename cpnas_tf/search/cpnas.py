@@ -13,17 +13,18 @@ from typing import Any
 import tensorflow as tf
 
 from cpnas_tf import devices
+from cpnas_tf.catalogue import PRECISIONS, Unit
 from cpnas_tf.data import AnyImages, streams
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import check_network
-from cpnas_tf.networks.units import PRECISIONS, Unit, check_real_inputs, find_unit
+from cpnas_tf.networks.units import find_unit
 from cpnas_tf.runs import progress
 from cpnas_tf.search.oracle import ChildParentOracle, sampling_orders
 from cpnas_tf.search.pair import Pair
 from cpnas_tf.search.row_optimizers import find_row_optimizer
 from cpnas_tf.search.supernet import Supernet
 from cpnas_tf.search.tuner import ChildParentTuner
-from cpnas_tf.training.optimizers import check_sgd
+from cpnas_tf.settings import SettingError, checked
 
 
 class ChildParentSearch:
@@ -59,6 +60,7 @@ class ChildParentSearch:
         ValueError: if a setting is impossible for these images, or on these devices.
     """
 
+    @checked("search")
     def __init__(
         self,
         train: AnyImages,
@@ -102,7 +104,6 @@ class ChildParentSearch:
             "stem": stem,
         }
         check_network(**network)
-        check_real_inputs(real_inputs)
         self._make_supernet = functools.partial(
             Supernet,
             **network,
@@ -113,10 +114,11 @@ class ChildParentSearch:
             seed=seed,
             dtype="bfloat16" if mixed_precision else "float32",
         )
-        check_sgd(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-        if not 0 <= final_learning_rate <= learning_rate:
-            raise ValueError(
-                f"final_learning_rate must be 0 to learning_rate, received: {final_learning_rate}"
+        if final_learning_rate > learning_rate:
+            raise SettingError(
+                "final_learning_rate",
+                f"final_learning_rate must be at most learning_rate = {learning_rate}, "
+                f"received: {final_learning_rate}",
             )
         devices.check_batch_size(self._strategy, batch_size)
         find_row_optimizer(optimizer)  # refuses an impossible one
@@ -128,7 +130,7 @@ class ChildParentSearch:
             epochs=oracle.architectures,
             augmentation=augmentation,
         )
-        stream()  # refuses an impossible batch size or augmentation
+        stream()  # refuses what is impossible for these images
         self._make_pair = functools.partial(
             Pair,
             stream=stream,

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cpnas_tf.catalogue import Unit
 from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES
 from cpnas_tf.networks.cells import reduction_cells, walk
-from cpnas_tf.networks.units import BN_EPSILON, Unit, find_unit
+from cpnas_tf.networks.units import BN_EPSILON, find_unit
 from cpnas_tf.operations import OPERATION_FUNCTIONS
 from cpnas_tf.search.banks import BankUnits, Layout
 

@@ -17,6 +17,7 @@ from keras_tuner.errors import FatalRuntimeError, FatalValueError
 
 from cpnas_tf.files import write_json
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
+from cpnas_tf.settings import SettingError, checked
 
 ACCURACIES = ("child_accuracy", "parent_accuracy")
 
@@ -152,6 +153,7 @@ class ChildParentOracle(keras_tuner.Oracle):
         ('none', 'skip_connect', 'max_pool_3x3', 'avg_pool_3x3', 'sep_conv_3x3', ...)
     """
 
+    @checked("search")
     def __init__(
         self,
         *,
@@ -161,16 +163,9 @@ class ChildParentOracle(keras_tuner.Oracle):
         operations: Sequence[str] = OPERATIONS,
         allow_none: bool = True,
     ) -> None:
-        if not isinstance(rounds, int) or rounds < 1:
-            raise ValueError(f"rounds must be an integer of at least 1, received: {rounds!r}")
-        if not isinstance(beta, (int, float)) or not math.isfinite(beta):
-            raise ValueError(f"beta must be a finite number, received: {beta!r}")
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0, received: {seed!r}")
-        if len(operations) < 2 or len(set(operations) & set(OPERATIONS)) != len(operations):
-            raise ValueError(
-                f"operations must be 2 or more different ones of {', '.join(OPERATIONS)}, "
-                f"received: {operations!r}"
+        if len(operations) < 2:
+            raise SettingError(
+                "operations", f"operations must be 2 or more, received: {operations!r}"
             )
         self.rounds = rounds
         self.beta = float(beta)

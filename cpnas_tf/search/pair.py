@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from cpnas_tf import devices
+from cpnas_tf.catalogue import PRECISIONS
 from cpnas_tf.genotypes import Genotype
-from cpnas_tf.networks.units import PRECISIONS
 from cpnas_tf.search.supernet import Supernet
 
 

@@ -24,17 +24,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cpnas_tf.catalogue import Unit
 from cpnas_tf.data import AnyImages, images, streams
 from cpnas_tf.devices import peak_bytes
 from cpnas_tf.files import local_path
 from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import check_network
-from cpnas_tf.networks.units import Unit, check_precision, find_unit
+from cpnas_tf.networks.units import find_unit
 from cpnas_tf.runs import progress, search_log
 from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.runs.tensorboard import Summaries
 from cpnas_tf.search.mixed_supernet import MixedSupernet, shares
-from cpnas_tf.training.optimizers import Adam, check_optimizer, make_optimizer
+from cpnas_tf.settings import SettingError, checked
+from cpnas_tf.training.optimizers import Adam, check_warmup, make_optimizer
 
 ADAM_BETAS = (0.5, 0.999)
 
@@ -99,6 +101,7 @@ class PCDarts:
         ValueError: if a setting is impossible for these images.
     """
 
+    @checked("pc_darts")
     def __init__(
         self,
         train: AnyImages,
@@ -132,23 +135,18 @@ class PCDarts:
             "channels": channels,
         }
         check_network(**network)
-        check_precision(precision)
         _check_operations(operations)
-        _check_whole("partial", partial, 1, channels)
         if channels % partial:
-            raise ValueError(
-                f"channels must be a multiple of partial = {partial}, received: {channels}"
+            raise SettingError(
+                "channels",
+                f"channels must be a multiple of partial = {partial}, received: {channels}",
             )
-        _check_whole("inputs", inputs, 1, NODES - 1)
-        _check_whole("epochs", epochs, 1, math.inf)
-        _check_whole("warmup_epochs", warmup_epochs, 0, epochs - 1)
-        _check_adam(architecture_learning_rate, architecture_weight_decay)
+        check_warmup(warmup_epochs, epochs=epochs)
         sgd: dict[str, Any] = {
             "momentum": momentum,
             "weight_decay": weight_decay,
             "gradient_clip": gradient_clip,
         }
-        check_optimizer("sgd", learning_rate=learning_rate, **sgd)
         self.epochs, self.warmup_epochs = epochs, warmup_epochs
         self._halves = _halve(train, validation)
         self.steps = streams.steps_per_epoch(self._halves[0], batch_size=batch_size)
@@ -160,7 +158,7 @@ class PCDarts:
             epochs=epochs,
             augmentation=augmentation,
         )
-        self.stream()  # refuses an impossible augmentation
+        self.stream()  # refuses an augmentation that is impossible for these images
         self._operations = tuple(name for name in OPERATIONS if name in operations)
         self._inputs = inputs
         self._make_supernet = functools.partial(
@@ -428,22 +426,7 @@ def _pairs(halves, *, first_step=0, **settings):
 
 
 def _check_operations(operations):
-    fitting = set(operations) & set(OPERATIONS)
-    if len(fitting) != len(operations) or len(fitting - {"none"}) < 2:
-        raise ValueError(
-            f"operations must be different ones of {', '.join(OPERATIONS)}, two or more beside "
-            f"none, received: {operations!r}"
+    if len({*operations} - {"none"}) < 2:
+        raise SettingError(
+            "operations", f"operations must be two or more beside none, received: {operations!r}"
         )
-
-
-def _check_whole(name, value, least, most):
-    if type(value) is not int or not least <= value <= most:
-        bounds = f"{least}..{most}" if most < math.inf else f">= {least}"
-        raise ValueError(f"{name} must be a whole number {bounds}, received: {value!r}")
-
-
-def _check_adam(learning_rate, weight_decay):
-    if not 0 < learning_rate < math.inf:
-        raise ValueError(f"architecture_learning_rate must be > 0, received: {learning_rate}")
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(f"architecture_weight_decay must be >= 0, received: {weight_decay}")

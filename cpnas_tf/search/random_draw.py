@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
+from cpnas_tf.settings import SettingError, check, checked
 
 
 def random_genotype(
@@ -22,11 +23,11 @@ def random_genotype(
     Raises:
         ValueError: if `operations` has another name, or one twice, or leaves nothing to draw.
     """
+    check(operations=operations)
     names = [name for name in operations if allow_none or name != "none"]
-    if not names or len(set(names) & set(OPERATIONS)) != len(names):
-        raise ValueError(
-            f"operations must be different ones of {', '.join(OPERATIONS)}, received: "
-            f"{operations!r}"
+    if not names:
+        raise SettingError(
+            "operations", f"operations must be more than none, received: {operations!r}"
         )
     return Genotype.from_choices(np.random.default_rng(seed).choice(names, len(CHOICES)).tolist())
 
@@ -43,6 +44,7 @@ class RandomDraw:
         ValueError: if `operations` cannot be drawn from.
     """
 
+    @checked("search")
     def __init__(
         self,
         train: Any = None,

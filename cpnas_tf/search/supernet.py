@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cpnas_tf.catalogue import Unit
 from cpnas_tf.genotypes import CELL_TYPES, EDGES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import (
     build_network,
@@ -45,7 +46,7 @@ from cpnas_tf.networks.cells import (
     reduction_cells,
     walk,
 )
-from cpnas_tf.networks.units import Unit, find_unit
+from cpnas_tf.networks.units import find_unit
 from cpnas_tf.operations import OPERATION_FUNCTIONS
 from cpnas_tf.search.banks import BankUnits, Layout
 from cpnas_tf.search.row_optimizers import find_row_optimizer

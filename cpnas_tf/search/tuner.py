@@ -16,10 +16,10 @@ from keras_tuner.engine.trial import Trial
 from keras_tuner.errors import FatalError, FatalRuntimeError
 
 from cpnas_tf import devices
+from cpnas_tf.catalogue import PRECISIONS
 from cpnas_tf.errors import first_line
 from cpnas_tf.files import local_path
 from cpnas_tf.genotypes import CHOICES, Genotype
-from cpnas_tf.networks.units import PRECISIONS
 from cpnas_tf.runs import progress, search_log
 from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.runs.tensorboard import Summaries

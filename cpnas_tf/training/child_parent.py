@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from cpnas_tf import devices
 from cpnas_tf.networks.quantizers import all_layers, filter_axes, one_bit_kernels, reconstruct
+from cpnas_tf.settings import checked
 
 
 def filter_mse(kernel: tf.Tensor, *, depthwise: bool = False) -> tf.Tensor:
@@ -137,6 +138,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
 
     _supports_tf_logs = True  # Keras need not wait for the values of a batch's logs
 
+    @checked("child_parent")
     def __init__(
         self,
         *,
@@ -167,13 +169,6 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
             ValueError: if a weight or `warmup_epochs` is negative, or the rate is not in (0, 1].
         """
         super().__init__()
-        for name, weight in (("filter_weight", filter_weight), ("centre_weight", centre_weight)):
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"{name} must be a finite number >= 0, received: {weight}")
-        if not 0 < centre_rate <= 1:
-            raise ValueError(f"centre_rate must be in (0, 1], received: {centre_rate}")
-        if warmup_epochs < 0:
-            raise ValueError(f"warmup_epochs must be at least 0, received: {warmup_epochs}")
         self.filter_weight = filter_weight
         self.centre_weight = centre_weight
         self.centre_rate = centre_rate

@@ -4,21 +4,14 @@ References:
     Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 
-def check_distillation(
-    model: tf.keras.Model, teacher: tf.keras.Model, *, weight: float, temperature: float
-) -> None:
-    """Raises ValueError unless `teacher` can teach `model` with these settings."""
-    if not 0 <= weight <= 1:
-        raise ValueError(f"teacher_weight must be in [0, 1], received: {weight}")
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be a number > 0, received: {temperature}")
+def check_teacher(model: tf.keras.Model, teacher: tf.keras.Model) -> None:
+    """Raises ValueError unless `teacher` can teach `model`."""
     if teacher is model:
         raise ValueError("a network cannot be its own teacher: give another one")
     for name in ("input_shape", "output_shape"):

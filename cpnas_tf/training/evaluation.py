@@ -48,6 +48,9 @@ def evaluate(model: tf.keras.Model, images: AnyImages, *, batch_size: int = 256)
         without images), and `confusion_matrix`, how many images of each class (a row) were taken
         for each class.
 
+    Raises:
+        ValueError: if the model gives outputs that are not finite.
+
     Example:
         >>> import cpnas_tf, numpy as np, tensorflow as tf
         >>> from cpnas_tf.data import Images
@@ -63,6 +66,10 @@ def evaluate(model: tf.keras.Model, images: AnyImages, *, batch_size: int = 256)
         for batch, batch_labels in streams.evaluation_batches(images, batch_size=batch_size)
     ]
     logits, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    if not np.isfinite(logits).all():
+        raise ValueError(
+            "the network's outputs are not finite numbers: train it with a lower learning_rate"
+        )
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()
     top5 = tf.math.in_top_k(labels, logits, min(5, logits.shape[1])).numpy()
     confusion = tf.math.confusion_matrix(labels, logits.argmax(axis=1), images.classes).numpy()

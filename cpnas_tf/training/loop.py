@@ -5,7 +5,6 @@ References:
 """
 
 import functools
-import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -20,10 +19,11 @@ from cpnas_tf.networks.cells import add_auxiliary_tower
 from cpnas_tf.networks.quantizers import one_bit_kernels
 from cpnas_tf.runs.checkpoints import has_checkpoint, load_weights
 from cpnas_tf.runs.progress import check_verbose
+from cpnas_tf.settings import SettingError, checked
 from cpnas_tf.training.callback import EpochCallback
 from cpnas_tf.training.child_parent import ChildParentLoss
-from cpnas_tf.training.distillation import check_distillation, taught_by
-from cpnas_tf.training.optimizers import check_optimizer, make_optimizer
+from cpnas_tf.training.distillation import check_teacher, taught_by
+from cpnas_tf.training.optimizers import check_warmup, make_optimizer
 
 # A child of which fewer weights flipped is a random one with trained batch normalization.
 FEW_FLIPS = 0.01
@@ -73,6 +73,7 @@ class Training:
         ValueError: if a setting is impossible, or the weights to start from cannot be read.
     """
 
+    @checked("training")
     def __init__(
         self,
         model: tf.keras.Model,
@@ -104,14 +105,7 @@ class Training:
     ) -> None:
         self.model, self._strategy = model, model.distribute_strategy
         self._epochs, self._child_parent = epochs, child_parent
-        _check_settings(
-            epochs,
-            warmup_epochs,
-            label_smoothing,
-            auxiliary_weight,
-            early_stopping,
-            steps_per_execution,
-        )
+        check_warmup(warmup_epochs, epochs=epochs)
         _check_devices(self._strategy, batch_size, jit_compile)
         settings = {
             "learning_rate": learning_rate,
@@ -119,7 +113,6 @@ class Training:
             "weight_decay": weight_decay,
             "gradient_clip": gradient_clip,
         }
-        check_optimizer(optimizer, **settings)
         self._stream = functools.partial(
             streams.batches,
             images,
@@ -130,8 +123,8 @@ class Training:
         )
         teaching = {"weight": teacher_weight, "temperature": temperature}
         if teacher is not None:
-            check_distillation(model, teacher, **teaching)
-        self._stream()  # refuses an impossible batch size or augmentation
+            check_teacher(model, teacher)
+        self._stream()  # refuses what is impossible for these images
         self._steps = streams.steps_per_epoch(images, batch_size=batch_size)
         self._is_warm = warm_start is not None
         if warm_start is not None:
@@ -297,29 +290,9 @@ def _check_devices(strategy, batch_size, jit_compile):
     devices.check_batch_size(strategy, batch_size)
     replicas = strategy.num_replicas_in_sync
     if jit_compile and replicas > 1:
-        raise ValueError(f"jit_compile is for one device, received: a strategy of {replicas}")
-
-
-def _check_settings(
-    epochs, warmup_epochs, label_smoothing, auxiliary_weight, early_stopping, steps_per_execution
-):
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, received: {epochs}")
-    if not 0 <= warmup_epochs < epochs:
-        raise ValueError(
-            f"warmup_epochs must be at least 0 and less than the {epochs} epochs, "
-            f"received: {warmup_epochs}"
+        raise SettingError(
+            "jit_compile", f"jit_compile is for one device, received: a strategy of {replicas}"
         )
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing must be in [0, 1), received: {label_smoothing}")
-    if not 0 <= auxiliary_weight < math.inf:
-        raise ValueError(f"auxiliary_weight must be a number >= 0, received: {auxiliary_weight}")
-    if early_stopping is not None and early_stopping < 1:
-        raise ValueError(
-            f"early_stopping must be at least 1 epoch, or None, received: {early_stopping}"
-        )
-    if steps_per_execution < 1:
-        raise ValueError(f"steps_per_execution must be at least 1, received: {steps_per_execution}")
 
 
 def _cross_entropy(smoothing=0.0):

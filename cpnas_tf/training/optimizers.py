@@ -4,13 +4,13 @@ References:
     CP-NAS, section 3.1: SGD, cosine to 0, L2, gradient clipping at 5. Its framework is DARTS'.
 """
 
-import math
 from collections.abc import Collection
 from typing import Any
 
 import tensorflow as tf
 
-OPTIMIZERS = ("sgd", "adam")
+from cpnas_tf import settings
+
 _Optimizer: Any = object  # what `_L2` is mixed into
 
 
@@ -44,25 +44,13 @@ class Adam(_L2, tf.keras.optimizers.Adam):
     """Keras's Adam with `l2` times the variable added to each gradient."""
 
 
-def check_sgd(*, learning_rate: float, momentum: float, weight_decay: float) -> None:
-    """Raises ValueError if one of the settings is out of range."""
-    if not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be a number > 0, received: {learning_rate}")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be in [0, 1), received: {momentum}")
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight_decay must be a number >= 0, received: {weight_decay}")
-
-
-def check_optimizer(
-    name: str, *, learning_rate: float, momentum: float, weight_decay: float, gradient_clip: float
-) -> None:
-    """Raises ValueError if the name is unknown or a number is out of range."""
-    if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, received: {name!r}")
-    check_sgd(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-    if not 0 <= gradient_clip < math.inf:
-        raise ValueError(f"gradient_clip must be a number >= 0, received: {gradient_clip}")
+def check_warmup(warmup_epochs: int, *, epochs: int) -> None:
+    """Raises ValueError unless epochs are left after the warm-up."""
+    if warmup_epochs >= epochs:
+        raise settings.SettingError(
+            "warmup_epochs",
+            f"warmup_epochs must be less than the {epochs} epochs, received: {warmup_epochs}",
+        )
 
 
 def make_optimizer(
@@ -91,8 +79,8 @@ def make_optimizer(
     Raises:
         ValueError: if the name is unknown or a number is out of range.
     """
-    check_optimizer(
-        name,
+    settings.check(
+        optimizer=name,
         learning_rate=learning_rate,
         momentum=momentum,
         weight_decay=weight_decay,
@@ -101,15 +89,15 @@ def make_optimizer(
     schedule = _cosine(learning_rate, steps, warmup_steps)
     # On a GPU Keras would have XLA compile the update of each of a network's hundreds of variables
     # alone; `jit_compile` of the model compiles them together.
-    settings: dict[str, Any] = {
+    options: dict[str, Any] = {
         "l2": weight_decay,
         "global_clipnorm": gradient_clip or None,
         "jit_compile": False,
     }
     if name == "adam":
-        optimizer = Adam(schedule, **settings)
+        optimizer = Adam(schedule, **options)
     else:
-        optimizer = SGD(schedule, momentum=momentum, **settings)
+        optimizer = SGD(schedule, momentum=momentum, **options)
     optimizer.exclude_from_weight_decay(var_list=list(without_decay))
     return optimizer
 

@@ -11,9 +11,9 @@ import tabular_training
 import tensorflow as tf
 
 from cpnas_tf import data
+from cpnas_tf.catalogue import PRECISIONS
 from cpnas_tf.genotypes import EDGES
 from cpnas_tf.networks.cells import build_network
-from cpnas_tf.networks.units import PRECISIONS
 from cpnas_tf.training.optimizers import make_optimizer
 
 NONE, POOL, CONVOLUTION = tabular.OPERATIONS

@@ -155,7 +155,9 @@ class TestAugment:
 
     @pytest.mark.parametrize("area", [-0.1, 1.1])
     def test_impossible_windows(self, area):
-        with pytest.raises(ValueError, match=rf"crop_area must be in \[0, 1\], received: {area}"):
+        with pytest.raises(
+            ValueError, match=rf"crop_area must be a number in \[0, 1\], received: {area}"
+        ):
             augmentation.augment(random_images(1, 8, 8, 1), [1, 2], crop_area=area)
 
 

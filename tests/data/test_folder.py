@@ -336,12 +336,13 @@ class TestErrors:
         write(folder / "train" / "dog" / "2.png", pixels(8, 10))
         with pytest.raises(ValueError, match="2.png has 8x10 pixels, the first image 8x8") as error:
             image_folder.load(folder, "train")
-        assert_one_line(error, "image_size (--config.data.image_size)")
+        assert_one_line(error, "image_size, the side that all images are to get, is needed")
+        assert error.value.setting == "image_size"
 
     def test_more_than_the_memory(self, folder):
-        with pytest.raises(ValueError, match="2 images of 99999999x99999999 pixels in") as error:
+        with pytest.raises(ValueError, match="2 images of 99999999x99999999 pixels need") as error:
             image_folder.load(folder, "train", image_size=99_999_999)
-        assert_one_line(error, folder, "a smaller image_size is needed")
+        assert_one_line(error, "image_size must be smaller")
 
 
 class TestDescribe:

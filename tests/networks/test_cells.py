@@ -7,6 +7,7 @@ import rotated
 import tensorflow as tf
 from one_line import assert_one_line
 
+from cpnas_tf.catalogue import PRECISIONS
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
 from cpnas_tf.networks import reference
 from cpnas_tf.networks.cells import (
@@ -15,7 +16,7 @@ from cpnas_tf.networks.cells import (
     reduction_cells,
     scale_drop_path,
 )
-from cpnas_tf.networks.units import PRECISIONS, DropPath, LarqUnits
+from cpnas_tf.networks.units import DropPath, LarqUnits
 
 SETTINGS = {"input_shape": (8, 8, 1), "classes": 3, "cells": 3, "channels": 4}
 # Each cell has each operation, on edges of both strides.
@@ -338,7 +339,7 @@ def test_a_network_whose_edges_leave_one_input_only_runs():
         ({"channels": 0}, "channels must be a whole number >= 1, received: 0"),
         ({"channels": -16}, "channels must be a whole number >= 1, received: -16"),
         ({"channels": 1.5}, "channels must be a whole number >= 1, received: 1.5"),
-        ({"precision": "foo"}, "precision must be child or parent, received: 'foo'"),
+        ({"precision": "foo"}, "precision must be one of child, parent, received: 'foo'"),
         ({"stem": "foo"}, "stem must be one of cifar, imagenet, received: 'foo'"),
         (
             {"stem": "imagenet", "input_shape": (48, 48, 3)},

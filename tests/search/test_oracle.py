@@ -255,7 +255,7 @@ def test_permutations_are_independent():
 def test_seeds_differ_and_a_seed_repeats_itself(tmp_path):
     runs = [
         [step.choices for step in drive(make_oracle(tmp_path / str(run), seed=seed), trials=8)]
-        for run, seed in enumerate([0, 0, 1, 7, 2**40])
+        for run, seed in enumerate([0, 0, 1, 7, 2**32 - 1])
     ]
     assert runs[0] == runs[1]
     assert len(set(map(tuple, runs))) == 4
@@ -605,14 +605,14 @@ def test_reload_of_a_damaged_file_is_refused(tmp_path, text):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rounds": 0}, "rounds must be an integer of at least 1, received: 0"),
+        ({"rounds": 0}, "rounds must be a whole number >= 1, received: 0"),
         ({"rounds": 1.5}, "received: 1.5"),
         ({"beta": math.nan}, "beta must be a finite number, received: nan"),
         ({"beta": "2"}, "received: '2'"),
-        ({"seed": -1}, "seed must be an integer of at least 0, received: -1"),
+        ({"seed": -1}, "seed must be a whole number >= 0, received: -1"),
         ({"seed": None}, "received: None"),
         ({"operations": ("none",)}, "operations must be 2 or more"),
-        ({"operations": ("none", "none")}, "operations must be 2 or more"),
+        ({"operations": ("none", "none")}, "operations must be one or more different ones of"),
         ({"operations": ("none", "conv")}, "'conv'"),
     ],
 )

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cpnas_tf.catalogue import PRECISIONS
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
-from cpnas_tf.networks.units import PRECISIONS
 from cpnas_tf.search import supernet as supernet_module
 from cpnas_tf.search.banks import ste_sign
 from cpnas_tf.search.supernet import Supernet
@@ -590,7 +590,7 @@ def test_initial_weights_are_those_of_keras_layers():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"precision": "foo"}, "precision must be child or parent, received: 'foo'"),
+        ({"precision": "foo"}, "precision must be one of child, parent, received: 'foo'"),
         ({"input_shape": (10, 10, 3)}, "cannot halve images of 10x10 pixels"),
         ({"classes": 1}, "classes must be a whole number >= 2, received: 1"),
         ({"cells": 0}, "cells must be a whole number >= 1, received: 0"),

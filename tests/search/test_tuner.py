@@ -357,15 +357,18 @@ class TestSearch:
             ({"learning_rate": -0.1}, "learning_rate must be a number > 0, received: -0.1"),
             ({"learning_rate": math.nan}, "learning_rate must be .* received: nan"),
             ({"learning_rate": math.inf}, "learning_rate must be .* received: inf"),
-            ({"final_learning_rate": 9.0}, "final_learning_rate must be 0 to .* received: 9.0"),
+            ({"final_learning_rate": 9.0}, "final_learning_rate must be at most .* received: 9.0"),
             ({"final_learning_rate": math.nan}, "final_learning_rate must be .* received: nan"),
-            ({"momentum": 1.0}, r"momentum must be in \[0, 1\), received: 1.0"),
+            ({"momentum": 1.0}, r"momentum must be a number in \[0, 1\), received: 1.0"),
             ({"momentum": -0.1}, "momentum must be .* received: -0.1"),
             ({"weight_decay": -1}, "weight_decay must be a number >= 0, received: -1"),
             ({"weight_decay": math.nan}, "weight_decay must be .* received: nan"),
-            ({"batch_size": 0}, "batch_size must be at least 1, received: 0"),
-            ({"batch_size": 27}, "a batch of 27 images needs at least as many, .* 26 images"),
-            ({"augmentation": {"cutout": -1}}, "cutout must be at least 0, received: -1"),
+            ({"batch_size": 0}, "batch_size must be a whole number >= 1, received: 0"),
+            ({"batch_size": 27}, "batch_size must be at most the 26 images .* received: 27"),
+            (
+                {"augmentation": {"cutout": -1}},
+                "augmentation.cutout must be a whole number >= 0, .*: -1",
+            ),
         ],
     )
     def test_refuses_before_anything_is_built_or_written(

@@ -133,7 +133,7 @@ def test_one_that_was_stopped_ends_as_one_that_was_not(teacher, tmp_path, monkey
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"teacher_weight": -0.1}, r"teacher_weight must be in \[0, 1\], received: -0.1"),
+        ({"teacher_weight": -0.1}, r"teacher_weight must be a number in \[0, 1\], received: -0.1"),
         ({"teacher_weight": 1.5}, "teacher_weight must be .* received: 1.5"),
         ({"teacher_weight": float("nan")}, "teacher_weight must be .* received: nan"),
         ({"temperature": 0}, "temperature must be a number > 0, received: 0"),

@@ -114,20 +114,29 @@ class TestTrain:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"epochs": 0}, "epochs must be at least 1, received: 0"),
-            ({"batch_size": 0}, "batch_size must be at least 1, received: 0"),
-            ({"batch_size": 27}, "a batch of 27 images needs at least as many, .* 26 images"),
+            ({"epochs": 0}, "epochs must be a whole number >= 1, received: 0"),
+            ({"batch_size": 0}, "batch_size must be a whole number >= 1, received: 0"),
+            ({"batch_size": 27}, "batch_size must be at most the 26 images .* received: 27"),
             ({"learning_rate": -1}, "learning_rate must be a number > 0, received: -1"),
             ({"optimizer": "lamb"}, "optimizer must be one of .*"),
-            ({"augmentation": {"cutout": -1}}, "cutout must be at least 0, received: -1"),
-            ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), received: 1.0"),
+            (
+                {"augmentation": {"cutout": -1}},
+                "augmentation.cutout must be a whole number >= 0, .*: -1",
+            ),
+            (
+                {"label_smoothing": 1.0},
+                r"label_smoothing must be a number in \[0, 1\), received: 1.0",
+            ),
             ({"auxiliary_weight": -0.4}, "auxiliary_weight must be a number >= 0, .*: -0.4"),
             (
                 {"auxiliary_weight": 0.4},
                 "the model .* has no reduction cell .*",
             ),
-            ({"early_stopping": 0}, "early_stopping must be at least 1 epoch, or None, .*: 0"),
-            ({"steps_per_execution": 0}, "steps_per_execution must be at least 1, received: 0"),
+            ({"early_stopping": 0}, "early_stopping must be a whole number >= 1, or None, .*: 0"),
+            (
+                {"steps_per_execution": 0},
+                "steps_per_execution must be a whole number >= 1, received: 0",
+            ),
             ({"gradient_clip": -1}, "gradient_clip must be a number >= 0, received: -1"),
             ({"warm_start": "/missing"}, "/missing has no checkpoint of a training"),
         ],
@@ -328,6 +337,12 @@ class TestEvaluate:
         assert 0 < evaluation["accuracy"] < 1
         assert (evaluation["accuracy_top5"] == 1) == (classes <= 5)
         json.dumps(evaluation)
+
+    def test_outputs_that_are_not_finite_are_refused(self):
+        images = tf.keras.Input([1, 1, 3])
+        model = tf.keras.Model(images, tf.math.log(tf.keras.layers.Flatten()(images) - 2))
+        with pytest.raises(ValueError, match="outputs are not finite numbers"):
+            training.evaluate(model, self.images(3))
 
     def test_uses_the_moving_averages(self, finished):
         _, model, _ = finished

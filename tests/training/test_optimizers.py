@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cpnas_tf.training.optimizers import OPTIMIZERS, make_optimizer
+from cpnas_tf.catalogue import OPTIMIZERS
+from cpnas_tf.training.optimizers import make_optimizer
 
 
 class TestOptimizer:
@@ -109,7 +110,7 @@ class TestOptimizer:
             ({"learning_rate": 0}, "learning_rate must be a number > 0, received: 0"),
             ({"learning_rate": math.nan}, "learning_rate must be .* received: nan"),
             ({"learning_rate": math.inf}, "learning_rate must be .* received: inf"),
-            ({"momentum": 1.0}, r"momentum must be in \[0, 1\), received: 1.0"),
+            ({"momentum": 1.0}, r"momentum must be a number in \[0, 1\), received: 1.0"),
             ({"momentum": -0.1}, "momentum must be .* received: -0.1"),
             ({"weight_decay": -1e-4}, "weight_decay must be a number >= 0, received: -0.0001"),
             ({"weight_decay": math.nan}, "weight_decay must be .* received: nan"),
