@@ -234,7 +234,8 @@ SECTIONS = {
     "search": (
         *("cells", "channels", "stem", "real_inputs", "unit"),
         *("operations", "allow_none", "rounds", "beta"),
-        *("batch_size", "learning_rate", "final_learning_rate", "momentum", "weight_decay"),
+        *("batch_size", "optimizer", "learning_rate", "final_learning_rate", "momentum"),
+        "weight_decay",
         *("augmentation", "mixed_precision", "seed"),
     ),
     "pc_darts": (
