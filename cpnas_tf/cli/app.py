@@ -122,6 +122,8 @@ def load_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+            # It would warn of the graph that each further training of an ablation saves with.
+            tf.get_logger().setLevel("ERROR")
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
