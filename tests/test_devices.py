@@ -364,20 +364,19 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from cpnas_tf.search.pair import share
 from cpnas_tf.search.supernet import Supernet
 
-SGD = {"learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
+STEP = {"learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
+SIZES = {"input_shape": (8, 8, 1), "classes": 3, "cells": 1, "channels": 4}
 
 
 class Engine:
-    def __init__(self, strategy, precision):
+    def __init__(self, strategy, **settings):
         with strategy.scope():
-            self.supernet = Supernet(
-                input_shape=(8, 8, 1), classes=3, cells=1, channels=4, precision=precision
-            )
+            self.supernet = Supernet(**SIZES, **settings)
 
         @tf.function(autograph=False)
         def step(images, labels, choices):
             def replica(images, labels):
-                return self.supernet.train_step(share(images), share(labels), choices, **SGD)
+                return self.supernet.train_step(share(images), share(labels), choices, **STEP)
 
             losses = strategy.run(replica, args=(images, labels))
             return strategy.reduce("mean", losses, axis=None)
@@ -394,9 +393,10 @@ class Engine:
         return float(self.step(tf.constant(images), tf.constant(labels), choices))
 
 
-for precision in ("child", "parent"):
-    one = Engine(tf.distribute.get_strategy(), precision)
-    two = Engine(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), precision)
+for precision, optimizer in (("child", "sgd"), ("parent", "sgd"), ("parent", "adam")):
+    settings = {"precision": precision, "optimizer": optimizer}
+    one = Engine(tf.distribute.get_strategy(), **settings)
+    two = Engine(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), **settings)
     for seed in range(8):  # else sums lie exactly on the signs' threshold, and rounding decides
         one.train(seed, twice=False)
     for variable, mirrored in zip(one.supernet.variables, two.supernet.variables, strict=True):
