@@ -205,7 +205,9 @@ class TestTrainingBatches:
 
     @pytest.mark.parametrize("area", [-0.1, 1.5])
     def test_impossible_windows(self, train, area):
-        with pytest.raises(ValueError, match=rf"crop_area must be in \[0, 1\], received: {area}"):
+        with pytest.raises(
+            ValueError, match=rf"crop_area must be a number in \[0, 1\], received: {area}"
+        ):
             stream(train, augmentation={"crop_area": area})
 
 
