@@ -23,7 +23,6 @@ def get_config():
             "search": {
                 "cells": 3,
                 "channels": 16,
-                "unit": "residual",
                 "rounds": 1,
                 "beta": 2.0,
                 "batch_size": 128,

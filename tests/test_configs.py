@@ -275,13 +275,9 @@ def test_the_librarys_defaults_are_the_papers_too(name, function, section):
 
 
 def test_ablate_digits_is_the_quickstarts():
-    """Its search and training, but for the units, and for what is the grid's: seeds and beta_P.
-
-    The stored ablation of `benchmarks/results` had the paper's units.
-    """
+    """Its search and training, but for the seeds and beta_P, which are the grid's."""
     ablation = get_config("ablate_digits")
-    own = {"search": {"beta", "seed", "unit"}, "pc_darts": {"seed"}, "training": {"seed"}}
-    own["network"] = {"unit"}
+    own = {"search": {"beta", "seed"}, "pc_darts": {"seed"}, "training": {"seed"}}
     for name in ("search_digits", "train_digits"):
         config = get_config(name)
         for section in (set(config) & set(ablation)) - ({"split"} if "train" in name else set()):

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import forked
 import numpy as np
 import pytest
-from commands import check_equal_trainings
+from commands import check_equal_trainings, check_still
 
 from cpnas_tf import devices
 from cpnas_tf.genotypes import Genotype
@@ -260,10 +260,10 @@ def folder(tmp_path_factory, data_dir):
     arguments = (*TRAIN, f"--data_dir={data_dir}", f"--genotype={folder}/genotype")
     for name, before in (("none", None), ("mirrored", two_cpus)):
         strategy = (f"--config.strategy={name}", f"--workdir={folder}/{name}")
-        outcome = forked.run("train", *arguments, *strategy, before=before)
-        assert (outcome.code, outcome.stderr) == (0, "")
-    for outcome in run_workers(folder / "multi_worker", *arguments, command="train"):
-        assert (outcome.code, outcome.stderr) == (0, "")
+        check_still(forked.run("train", *arguments, *strategy, before=before))
+    chief, outcome = run_workers(folder / "multi_worker", *arguments, command="train")
+    check_still(chief)
+    assert (outcome.code, outcome.stderr) == (0, "")
     assert outcome.stdout == "worker 1 of 2 waits for the others\n"
     assert not list((folder / "multi_worker").rglob("*.partial"))
     return folder
@@ -337,10 +337,13 @@ def test_a_worker_that_is_stopped_goes_on(tmp_path, data_dir, genotype):
 @pytest.mark.parametrize(
     ("setting", "line"),
     [
-        ("jit_compile=True", "jit_compile is for one device, received: a strategy of 2"),
+        (
+            "jit_compile=True",
+            "--config.training.jit_compile is for one device, received: a strategy of 2",
+        ),
         (
             "batch_size=255",
-            "batch_size must be a multiple of the 2 devices, received: 255",
+            "--config.training.batch_size must be a multiple of the 2 devices, received: 255",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+from absl import flags
 
 from cpnas_tf.cli import app
 
@@ -45,8 +46,8 @@ def test_the_user_does():
 
 def test_what_the_library_calls_arguments_are_flags():
     line = "choose another, or replace it with {}: jit_compile=True is no flag"
-    app.define_overwrite()
+    flags.DEFINE_bool("overwrites", False, "For this test.")
     try:
-        assert app._with_flags(line.format("overwrite=True")) == line.format("--overwrite")
+        assert app._with_flags(line.format("overwrites=True")) == line.format("--overwrites")
     finally:
-        delattr(app.FLAGS, "overwrite")
+        delattr(app.FLAGS, "overwrites")

@@ -193,7 +193,7 @@ class TestExport:
 
     def test_refuses_to_replace_without_being_told(self, small_export):
         before = files(small_export)
-        with pytest.raises(ValueError, match=f"^{small_export} holds an export: .*--overwrite$"):
+        with pytest.raises(ValueError, match=f"^{small_export} holds an export: .*overwrite=True$"):
             export.export(small_model(), IMAGES, directory=small_export)
         assert files(small_export) == before
 

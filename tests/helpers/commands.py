@@ -131,3 +131,9 @@ def forget_an_image(folder):
     run["images"]["origin"]["train"] = "1436 images of digits 1.0.0"
     (folder / "config.json").write_text(json.dumps(run))
     return "train: 1436 images of digits 1.0.0 there, 1437 images of digits 1.0.0 here"
+
+
+def check_still(outcome):
+    """Expects a training to have ended well, with the one warning that three steps deserve."""
+    assert re.fullmatch(r"WARNING: only \S+% of the 1-bit weights changed [^\n]*\n", outcome.stderr)
+    assert outcome.code == 0
