@@ -11,7 +11,23 @@ import tensorflow as tf
 
 from cpnas_tf import settings
 
-_Optimizer: Any = object  # what `_L2` is mixed into
+_Optimizer: Any = object  # what `_OrderedSums` and `_L2` are mixed into
+
+
+class _OrderedSums(_Optimizer):
+    """Adds up a tensor's gradients in pairs, so that equal steps are equal bit for bit.
+
+    Where a tensor has several uses, a tape adds their gradients by one `AddN`, in an order that
+    depends on which buffer is free. Residual units have many such tensors.
+    """
+
+    def compute_gradients(self, loss: Any, var_list: Any, tape: Any = None) -> list[Any]:
+        """As Keras's, in the graph of a training step; elsewhere Keras's own."""
+        if tape is None or tf.executing_eagerly():
+            return super().compute_gradients(loss, var_list, tape)
+        tree = tf.AggregationMethod.EXPERIMENTAL_TREE
+        gradients = tf.gradients(loss, var_list, aggregation_method=tree)
+        return list(zip(gradients, var_list, strict=True))
 
 
 class _L2(_Optimizer):
@@ -35,12 +51,12 @@ class _L2(_Optimizer):
 
 
 @tf.keras.utils.register_keras_serializable("cpnas_tf")
-class SGD(_L2, tf.keras.optimizers.SGD):
+class SGD(_OrderedSums, _L2, tf.keras.optimizers.SGD):
     """Keras's SGD with `l2` times the variable added to each gradient (DARTS: on all variables)."""
 
 
 @tf.keras.utils.register_keras_serializable("cpnas_tf")
-class Adam(_L2, tf.keras.optimizers.Adam):
+class Adam(_OrderedSums, _L2, tf.keras.optimizers.Adam):
     """Keras's Adam with `l2` times the variable added to each gradient."""
 
 

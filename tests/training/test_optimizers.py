@@ -132,3 +132,18 @@ def test_the_learning_rate_rises_over_the_warm_up_and_follows_a_cosine_to_0():
     rising = [0.2 * step / 4 for step in range(4)]
     falling = [0.1 * (1 + math.cos(math.pi * step / 6)) for step in range(7)]
     np.testing.assert_allclose(found, [*rising, *falling], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_gradients_are_added_in_pairs_whose_order_does_not_matter(name):
+    """Of three tensors or more `AddN` adds the one first whose buffer is free, which differs."""
+    x = tf.keras.Input([2])
+    y = tf.keras.layers.Dense(2, name="used_often")(x)
+    parts = [tf.keras.layers.Dense(1)(y) for _ in range(5)]
+    model = tf.keras.Model(x, tf.keras.layers.add(parts))
+    model.compile(make_optimizer(name, learning_rate=0.1, steps=5), "mse")
+    batch = tf.ones([4, 2]), tf.ones([4, 1])
+    graph = tf.function(model.train_step).get_concrete_function(batch).graph
+    sums = [len(op.inputs) for op in graph.get_operations() if op.type == "AddN"]
+    assert sums
+    assert set(sums) == {2}
