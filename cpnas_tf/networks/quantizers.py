@@ -6,9 +6,23 @@ import larq as lq
 import tensorflow as tf
 
 
+def filter_axes(kernel: tf.Tensor, depthwise: bool) -> list[int]:
+    """The axes of a kernel, as `reconstruct` takes it, that one filter extends over."""
+    return list(range(len(kernel.shape) - (2 if depthwise else 1)))
+
+
+def filter_scale(kernel: tf.Tensor, *, depthwise: bool = False) -> tf.Tensor:
+    """The alpha = mean |H| of each filter, of a shape that broadcasts to the kernel's.
+
+    Args:
+        kernel, depthwise: see `reconstruct`.
+    """
+    return tf.reduce_mean(tf.abs(kernel), axis=filter_axes(kernel, depthwise), keepdims=True)
+
+
 @lq.utils.register_keras_custom_object
 class DepthwiseMagnitudeAwareSign(lq.quantizers.SteSign):
-    """Binarizes a depthwise kernel to alpha * sign(H), with one alpha = mean |H| a channel.
+    """Binarizes a depthwise kernel to alpha * sign(H), with one alpha = mean |H| per channel.
 
     Decision: Larq's `MagnitudeAwareSign` averages over all axes but the last, which on a depthwise
     kernel `[height, width, channels, 1]` is one alpha for the whole layer; a filter there is a
@@ -17,8 +31,7 @@ class DepthwiseMagnitudeAwareSign(lq.quantizers.SteSign):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Quantizes `[height, width, channels, 1]`; no gradient flows through alpha."""
-        scale = tf.stop_gradient(tf.reduce_mean(tf.abs(inputs), axis=[0, 1], keepdims=True))
-        return scale * super().call(inputs)
+        return tf.stop_gradient(filter_scale(inputs, depthwise=True)) * super().call(inputs)
 
 
 def unscaled_gradient(signs: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
@@ -40,8 +53,7 @@ class UnscaledSign(lq.quantizers.SteSign):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Quantizes `[height, width, in, out]`; no gradient flows through alpha."""
-        axes = filter_axes(inputs, self.depthwise)
-        scale = tf.stop_gradient(tf.reduce_mean(tf.abs(inputs), axis=axes, keepdims=True))
+        scale = filter_scale(inputs, depthwise=self.depthwise)
         return unscaled_gradient(super().call(inputs), scale)
 
     def get_config(self) -> dict[str, Any]:
@@ -68,11 +80,6 @@ _KERNELS = {
 }
 
 
-def filter_axes(kernel: tf.Tensor, depthwise: bool) -> list[int]:
-    """The axes of a kernel, as `reconstruct` takes it, that one filter extends over."""
-    return list(range(len(kernel.shape) - (2 if depthwise else 1)))
-
-
 def reconstruct(kernel: tf.Tensor, *, depthwise: bool = False) -> tf.Tensor:
     """The best 1-bit approximation of each filter, H^ = alpha * sign(H) with alpha = mean |H|.
 
@@ -82,14 +89,14 @@ def reconstruct(kernel: tf.Tensor, *, depthwise: bool = False) -> tf.Tensor:
 
     Args:
         kernel: H, `[height, width, in, out]` of a convolution, `[in, out]` of a dense layer, with a
-            filter an output; or `[height, width, channels, multiplier]` if `depthwise`.
+            filter per output; or `[height, width, channels, multiplier]` if `depthwise`.
         depthwise: whether each channel is a filter of its own.
 
     Returns:
         H^, of the kernel's shape and dtype.
     """
     kernel = tf.convert_to_tensor(kernel)
-    scale = tf.reduce_mean(tf.abs(kernel), axis=filter_axes(kernel, depthwise), keepdims=True)
+    scale = filter_scale(kernel, depthwise=depthwise)
     return tf.where(kernel < 0, -scale, scale)
 
 

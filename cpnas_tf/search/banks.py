@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from cpnas_tf.catalogue import Unit
-from cpnas_tf.networks.quantizers import unscaled_gradient
+from cpnas_tf.networks.quantizers import filter_scale, unscaled_gradient
 from cpnas_tf.networks.units import BN_EPSILON, Units, channel_means, further
 
 
@@ -134,10 +134,10 @@ class BankUnits(Units):
     def _activated(self, x, kind):
         return {"sign": ste_sign, "relu": tf.nn.relu, None: tf.identity}[self.activation(kind)](x)
 
-    def _kernel(self, kind, shape, *, binary, axes=(0, 1, 2)):
+    def _kernel(self, kind, shape, *, binary, depthwise=False):
         kernel = self._take(self.name(kind), shape, "glorot_uniform")
         if binary:
-            scale = tf.stop_gradient(tf.reduce_mean(tf.abs(kernel), axes, keepdims=True))
+            scale = tf.stop_gradient(filter_scale(kernel, depthwise=depthwise))
             signs = ste_sign(kernel)
             scaled = self.unit.scaled_gradient
             kernel = scale * signs if scaled else unscaled_gradient(signs, scale)
@@ -192,7 +192,7 @@ class BankUnits(Units):
 
     def _depthwise(self, x, size, *, stride, dilation):
         shape = [size, size, x.shape[-1], 1]
-        kernel = self._kernel("depthwise", shape, binary=self.child, axes=(0, 1))
+        kernel = self._kernel("depthwise", shape, binary=self.child, depthwise=True)
         x = self._activated(x, "depthwise")
         return tf.nn.depthwise_conv2d(
             x, kernel, [1, stride, stride, 1], "SAME", dilations=[dilation] * 2
