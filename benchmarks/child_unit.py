@@ -22,6 +22,7 @@ from absl import app, flags
 
 import cpnas_tf  # noqa: F401  chooses Keras 2
 from cpnas_tf import files
+from cpnas_tf.catalogue import Unit
 from cpnas_tf.genotypes import CHOICES, Genotype
 
 FLAGS = flags.FLAGS
@@ -38,21 +39,24 @@ TRAINING = {"batch_size": 64, "augmentation": {"crop_padding": 2, "flip": True}}
 SGD = {"optimizer": "sgd", "learning_rate": 0.025, "weight_decay": 3e-4}
 ADAM = {"optimizer": "adam", "learning_rate": 3e-3, "weight_decay": 0.0}
 FASTER = {**ADAM, "learning_rate": 1e-2}
-# The parts of the unit that are on, the recipe, the precision, and the setting of the teacher.
-MEANS, SHORTCUTS, NORM = "mean_nodes", "shortcuts", "norm_first"
+# With Adam the factor alpha of the kernels' gradient plays no role: it stays.
+MEANS = Unit(mean_nodes=True)
+SHORTCUTS = MEANS._replace(shortcuts=True)
+RESIDUAL = SHORTCUTS._replace(norm_first=True)
+# The unit, the recipe, the precision, and the setting of the teacher.
 SETTINGS = {
-    "paper": ((), SGD, "child", None),
-    "unscaled_gradient": (("unscaled",), SGD, "child", None),
-    "adam": ((), ADAM, "child", None),
-    "means": ((MEANS,), ADAM, "child", None),
-    "shortcuts": ((MEANS, SHORTCUTS), ADAM, "child", None),
-    "residual": ((MEANS, SHORTCUTS, NORM), ADAM, "child", None),
-    "residual_1e-2": ((MEANS, SHORTCUTS, NORM), FASTER, "child", None),
-    "taught": ((MEANS, SHORTCUTS, NORM), ADAM, "child", "parent_residual"),
-    "taught_1e-2": ((MEANS, SHORTCUTS, NORM), FASTER, "child", "parent_residual"),
-    "parent_paper": ((), SGD, "parent", None),
-    "parent_adam": ((), ADAM, "parent", None),
-    "parent_residual": ((MEANS, SHORTCUTS, NORM), ADAM, "parent", None),
+    "paper": (Unit(), SGD, "child", None),
+    "unscaled_gradient": (Unit(scaled_gradient=False), SGD, "child", None),
+    "adam": (Unit(), ADAM, "child", None),
+    "means": (MEANS, ADAM, "child", None),
+    "shortcuts": (SHORTCUTS, ADAM, "child", None),
+    "residual": (RESIDUAL, ADAM, "child", None),
+    "residual_1e-2": (RESIDUAL, FASTER, "child", None),
+    "taught": (RESIDUAL, ADAM, "child", "parent_residual"),
+    "taught_1e-2": (RESIDUAL, FASTER, "child", "parent_residual"),
+    "parent_paper": (Unit(), SGD, "parent", None),
+    "parent_adam": (Unit(), ADAM, "parent", None),
+    "parent_residual": (RESIDUAL, ADAM, "parent", None),
 }
 
 
@@ -71,34 +75,22 @@ def make_genotypes():
     }
 
 
-def build(genotype, parts, precision, images):
-    """The network of a genotype with some parts of the unit on."""
-    from cpnas_tf.networks.cells import build_network
-    from cpnas_tf.networks.units import Unit
-
-    # With Adam the factor alpha of the gradient plays no role.
-    unit = Unit(
-        **{part: True for part in parts if part != "unscaled"},
-        scaled_gradient="unscaled" not in parts,
-    )
-    shape = {"input_shape": images.image_shape, "classes": images.classes}
-    return build_network(genotype, **shape, precision=precision, unit=unit, **NETWORK)
-
-
 def train_once(workdir, name, setting, seed, genotype, parts):
     """Does or goes on with one training and its teacher's, once each; returns its model."""
     import tensorflow as tf
 
+    from cpnas_tf.networks.cells import build_network
     from cpnas_tf.runs.checkpoints import load_weights
     from cpnas_tf.training import Training, evaluate
 
     train, validation = parts
     folder = os.path.join(workdir, f"{name}-{setting}-seed{seed}")
     result = os.path.join(folder, "result.json")
-    options, recipe, precision, teacher = SETTINGS[setting]
+    unit, recipe, precision, teacher = SETTINGS[setting]
     taught_by = teacher and train_once(workdir, name, teacher, seed, genotype, parts)
     tf.keras.utils.set_random_seed(seed)
-    model = build(genotype, options, precision, train)
+    shape = {"input_shape": train.image_shape, "classes": train.classes}
+    model = build_network(genotype, **shape, precision=precision, unit=unit, **NETWORK)
     if os.path.exists(result):
         load_weights(model, folder)
         return model
@@ -157,6 +149,8 @@ def main(_):
     unknown = [name for name in FLAGS.settings if name not in SETTINGS]
     if unknown:
         raise app.UsageError(f"unknown settings {unknown}, expected of {', '.join(SETTINGS)}")
+    import tensorflow as tf
+
     from cpnas_tf import data
 
     train, validation = (
@@ -169,8 +163,6 @@ def main(_):
         for seed in map(int, FLAGS.seeds):
             for setting in FLAGS.settings or SETTINGS:
                 for name in FLAGS.genotypes:
-                    import tensorflow as tf
-
                     tf.keras.backend.clear_session()
                     train_once(
                         FLAGS.workdir, name, setting, seed, genotypes[name], (train, validation)

@@ -32,11 +32,10 @@ def decode(contents: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     Returns:
         uint8 `[height, width, channels]`.
     """
-    orientation = tf.cond(
-        tf.io.is_jpeg(contents), lambda: exif_orientation(contents), lambda: tf.constant(1)
-    )
+    is_jpeg = tf.io.is_jpeg(contents)
+    orientation = tf.cond(is_jpeg, lambda: exif_orientation(contents), lambda: tf.constant(1))
     size = tf.cond(
-        tf.io.is_jpeg(contents),
+        is_jpeg,
         lambda: tf.io.extract_jpeg_shape(contents)[:2],
         lambda: _png_size(contents),
     )
@@ -45,7 +44,7 @@ def decode(contents: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     with tf.control_dependencies([tf.debugging.assert_equal(size, shape[:2], message)]):
         contents = tf.identity(contents)
     image = tf.cond(
-        tf.io.is_jpeg(contents),
+        is_jpeg,
         lambda: tf.io.decode_jpeg(contents, channels=shape[2], dct_method="INTEGER_ACCURATE"),
         lambda: tf.io.decode_png(contents, channels=shape[2]),
     )

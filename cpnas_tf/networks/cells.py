@@ -176,7 +176,7 @@ def build_network(
             are all real.
         unit: how the units are built: "paper", "residual" (nodes are means, shortcuts around the
             convolutions, a BN in front of each activation, the kernels' gradient without alpha), or
-            an `units.Unit` of some of these.
+            a `catalogue.Unit` of some of these.
         drop_path: the probability with which training drops an edge's operation for an image, all
             but a skip_connect that passes its input on; 0 for no such layers. See
             `scale_drop_path`.
