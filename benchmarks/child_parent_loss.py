@@ -10,7 +10,7 @@ cross-entropy alone, and the child with the terms of Equation 3 at several weigh
 no lambda). Compared on the 10,000 test images, of which the first 1,000 are looked at on the way.
 
 A stopped training goes on with the same command, a finished one is not done again. results.csv in
-the workdir has a row a training; the table has the mean and standard deviation of the final
+the workdir has a row per training; the table has the mean and standard deviation of the final
 accuracy over the seeds, and the last line is one JSON object of the same.
 """
 

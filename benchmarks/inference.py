@@ -166,7 +166,7 @@ def plot(rows):
 
 
 def measure(formats, images):
-    """The rows of a table, one a network and format."""
+    """The rows of a table, one per network and format."""
     runs = [run for run, _ in formats.values()]
     latencies = median_seconds(runs, images.images[:1], FLAGS.repeats)
     batches = median_seconds(runs, images.images[:BATCH], FLAGS.repeats)

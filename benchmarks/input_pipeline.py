@@ -69,7 +69,7 @@ def stream(images, augmentation, batch_size):
 
 
 def throughput(batches, count, *, warm_up):
-    """Images/s of the next `count` batches, and images a second of processor time."""
+    """Images/s of the next `count` batches, and images per second of processor time."""
     for _ in range(warm_up):
         images, _ = next(batches)
     seconds, used = timed(lambda: [next(batches) for _ in range(count)])

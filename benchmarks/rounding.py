@@ -7,8 +7,9 @@ number is nearer to 0 than rounding, its sign may come out either way, and with 
 signs behind it: an image's logits then differ by as much as they are large, or else by 1e-5.
 
 Prints a table and, as the last line, one JSON object: `images`, and `undecided`, the images for
-which `export` lets rounding decide; a row a pair: `differ`, images whose logits differ by more than
-1e-4, of which `differ_decided` are not among those; `changed` predictions; `largest` difference.
+which `export` lets rounding decide; a row per pair: `differ`, images whose logits differ by more
+than 1e-4, of which `differ_decided` are not among those; `changed` predictions; `largest`
+difference.
 """
 
 import itertools

@@ -208,7 +208,7 @@ def compare(table, *, replays=100, rounds=3, epochs=1):
         epochs: how long an architecture is trained before it gets a score.
 
     Returns:
-        A dict a method: `method`, `trainings` (that it needs to choose), `tau` of its scores, and
+        A dict per method: `method`, `trainings` (that it needs to choose), `tau` of its scores, and
         `regrets` of the cells that it found.
     """
     seen = {precision: values[:, :, epochs - 1] for precision, values in table.validation.items()}

@@ -3,7 +3,7 @@
 A cell is a directed acyclic graph. Nodes 0 and 1 are the outputs of the two previous cells, nodes
 2 to 5 are intermediate, and node j is the sum over all i < j of operation(i, j) applied to node i.
 That makes 2 + 3 + 4 + 5 = 14 edges. All normal cells share one set of 14 choices and all reduction
-cells another, so an architecture is 28 choices, one operation an edge.
+cells another, so an architecture is 28 choices, one operation per edge.
 
 Operations are the rows of `operations.OPERATION_FUNCTIONS`. Decision: nodes and edges are constants
 and no argument. The file formats, the tables of 28 choices and the drawn cell are made for them; an
@@ -43,7 +43,7 @@ class Genotype:
     """One operation for each of the 14 edges of the normal and of the reduction cell.
 
     Edges are ordered as in `EDGES`: by target node, then by source node. Every edge carries an
-    operation; a published DARTS-style cell, with two inputs a node, has `none` on the others.
+    operation; a published DARTS-style cell, with two inputs per node, has `none` on the others.
 
     Attributes:
         normal: the 14 operations' names of the normal cells.

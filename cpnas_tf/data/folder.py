@@ -1,4 +1,4 @@
-"""Own images: a folder of files, one folder a split and in it one a class, read into memory.
+"""Own images: a folder of files, one folder per split and in it one per class, read into memory.
 
     FOLDER/train/cat/1.jpg    FOLDER/test/cat/7.jpg
     FOLDER/train/dog/2.png    FOLDER/test/dog/8.png

@@ -138,7 +138,7 @@ def batches(
 
     Args:
         images: `Images` or `StoredImages`.
-        batch_size: images a batch; the last, smaller batch of an epoch is dropped.
+        batch_size: images per batch; the last, smaller batch of an epoch is dropped.
         seed: of the whole stream.
         epochs: number of epochs of the whole stream, those before `first_step` included.
         first_step: steps of the whole stream to leave out.

@@ -1,8 +1,8 @@
 """A trained network as a flatbuffer for devices: Larq Compute Engine's (LCE), or plain TFLite.
 
 LCE computes 1-bit convolutions on bits, but has no depthwise one: those stay float convolutions of
-signs, with kernels of 32 bits a weight. Here such a kernel is stored as bits, 32 channels a word,
-and each call unpacks it first, exactly.
+signs, with kernels of 32 bits per weight. Here such a kernel is stored as bits, 32 channels per
+word, and each call unpacks it first, exactly.
 
 References:
     Bannink et al., "Larq Compute Engine: Design, Benchmark, and Deploy State-of-the-Art Binarized

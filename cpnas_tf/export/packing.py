@@ -1,4 +1,4 @@
-"""1-bit kernels: found in a Keras model, and kept in a SavedModel with one bit a weight.
+"""1-bit kernels: found in a Keras model, and kept in a SavedModel with one bit per weight.
 
 References:
     XNOR-Net (Rastegari et al., 2016) for alpha * sign(H).

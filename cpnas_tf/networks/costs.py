@@ -5,9 +5,9 @@ a binary one 1 bit; a multiply-accumulate (MAC) is binary where input and kernel
 64 binary MACs are one FLOP, as a real MAC is. Convolutions and dense layers count, with their
 biases; batch normalization and the scales of 1-bit kernels do not.
 
-Decision: a 1-bit kernel on real inputs, as in the paper's `*` and `**` networks, has 1 bit a weight
-and real MACs, since no XNOR does 64 of them. That is how Table 3's bounds for BNAS (PCNN), 1-bit
-weights and at least 300 MFLOPs, can be.
+Decision: a 1-bit kernel on real inputs, as in the paper's `*` and `**` networks, has 1 bit per
+weight and real MACs, since no XNOR does 64 of them. That is how Table 3's bounds for BNAS (PCNN),
+1-bit weights and at least 300 MFLOPs, can be.
 
 References:
     CP-NAS, section 3.4 and Table 3; XNOR-Net (Rastegari et al., 2016) for the 64.
@@ -46,7 +46,7 @@ def layer_costs(model: tf.keras.Model) -> list[dict[str, Any]]:
         model: a functional Keras model of Keras and Larq layers, for images of one size.
 
     Returns:
-        A list with a dict a layer: `name`, `kind`, `output_shape` without the batch, and the
+        A list with a dict per layer: `name`, `kind`, `output_shape` without the batch, and the
         `COUNTS` for one image.
 
     Raises:

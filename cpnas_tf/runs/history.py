@@ -1,4 +1,4 @@
-"""The history of a training: `history.csv`, a dict an epoch, and the line that a user sees of it.
+"""The history of a training: `history.csv`, a dict per epoch, and the line that a user sees of it.
 
 Imports no TensorFlow.
 """
@@ -21,7 +21,7 @@ def write(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> No
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """Reads `history.csv`: a dict an epoch, all values numbers."""
+    """Reads `history.csv`: a dict per epoch, all values numbers."""
     with open(path, newline="", encoding="utf-8") as file:
         return [
             {name: int(value) if name == "epoch" else float(value) for name, value in row.items()}

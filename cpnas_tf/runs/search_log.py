@@ -1,6 +1,6 @@
-"""The log of a search, `search.csv`: a row an architecture, in the order sampled. No TensorFlow.
+"""The log of a search, `search.csv`: a row per architecture, in the order sampled. No TensorFlow.
 
-A search with PC-DARTS samples none: its log has a row an epoch.
+A search with PC-DARTS samples none: its log has a row per epoch.
 
 References:
     CP-NAS, Algorithm 1 and Eq. 1.
@@ -49,7 +49,7 @@ def write_epochs(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]
 
     Args:
         path: of `search.csv`.
-        rows: a dict an epoch: its number `epoch`, counted from 1; `choices`, the 28 operations of
+        rows: a dict per epoch: its number `epoch`, counted from 1; `choices`, the 28 operations of
             the genotype that would be derived after it; the `MEASURES`, None where there is none;
             `seconds`.
     """

@@ -42,7 +42,7 @@ class ChildParentSearch:
         stem, real_inputs, unit: as in `networks.cells.build_network`.
         rounds: T, how often each operation is sampled before a pruning.
         beta: beta_P of Eq. 1.
-        batch_size: images a step, of all replicas together.
+        batch_size: images per step, of all replicas together.
         optimizer: of the supernets, "sgd" or "adam".
         learning_rate: at the start.
         final_learning_rate: to which it follows a cosine over the epochs. The paper's 0 leaves

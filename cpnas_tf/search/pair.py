@@ -28,7 +28,7 @@ class Pair:
         stream: function of `first_step` that gives the batches to train on from there.
         validation: batches to validate on, all of one size.
         steps: of an epoch.
-        batch_size: images a step, of all replicas together.
+        batch_size: images per step, of all replicas together.
         rate: function of an epoch, counted from 0, that gives its learning rate.
         momentum, weight_decay: see `Supernet.train_step`.
 

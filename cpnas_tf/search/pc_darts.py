@@ -47,8 +47,8 @@ def derive_cell(strengths: np.ndarray, *, operations: Sequence[str], inputs: int
     Every edge takes its strongest operation but `none`, and every node keeps the `inputs` edges
     whose operations are strongest. Of equals the first is taken.
 
-    Decision: two inputs a node, as in the original, and `none` on the others, which is how a
-    genotype of one operation an edge says that. The shares by which edges are compared sum to 1
+    Decision: two inputs per node, as in the original, and `none` on the others, which is how a
+    genotype of one operation per edge says that. The shares by which edges are compared sum to 1
     over a node, so they were learned as a choice among them; with all edges kept that choice is
     lost. `inputs=5` keeps all.
 
@@ -89,7 +89,7 @@ class PCDarts:
         inputs: how many edges a node keeps in the genotype, see `derive_cell`.
         epochs: how often to go through the two halves.
         warmup_epochs: how many of them train the weights alone.
-        batch_size: images a step, of each half.
+        batch_size: images per step, of each half.
         learning_rate: of SGD on the weights; follows a cosine to 0.
         momentum, weight_decay, gradient_clip: of the same, see `make_optimizer`.
         architecture_learning_rate: of Adam on alpha and beta.

@@ -6,7 +6,7 @@ way each would cost seconds before its first step. Here one graph serves them al
 - The parameters of every operation on every edge lie in *banks*. A bank holds the edges of one
   width and stride as `[edges, operations, parameters]`, each row one operation's kernels and BN
   parameters, flat. What is no edge's (stem, preprocessing, classifier) is a bank of one row.
-- A step gathers one row an edge. The edge's function, shared by all edges of that width and stride
+- A step gathers one row per edge. The edge's function, shared by all edges of that width and stride
   and kept out of line, dispatches on the operation's index and splits the row into the kernels it
   needs. Since every operation takes the same flat row, the gradient is one row too: operations that
   were not taken cost nothing, not even a zero gradient.

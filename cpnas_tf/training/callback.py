@@ -32,7 +32,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
         validation: batches to evaluate on.
         epochs: of the whole training.
         steps: of an epoch.
-        batch_size: images a step.
+        batch_size: images per step.
         early_stopping: epochs without a better validation accuracy to end after, or None.
         child_parent: the training's `ChildParentLoss`, or None.
     """
@@ -78,7 +78,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The history, a dict an epoch."""
+        """The history, a dict per epoch."""
         return self._state.record["rows"]
 
     @property

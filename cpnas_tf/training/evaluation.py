@@ -40,7 +40,7 @@ def evaluate(model: tf.keras.Model, images: AnyImages, *, batch_size: int = 256)
     Args:
         model: a Keras model from images in [-1, 1] to logits.
         images: `Images`.
-        batch_size: images a step; it does not change the result.
+        batch_size: images per step; it does not change the result.
 
     Returns:
         A dict of `accuracy` (top-1), `accuracy_top5` (1 of at most five classes), `loss` (mean

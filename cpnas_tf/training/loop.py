@@ -44,7 +44,7 @@ class Training:
         validation: `Images` to evaluate on after each epoch. Nothing is chosen by it: the
             weights of the last epoch are the result.
         epochs: how often to go through `images`.
-        batch_size: images a step, of all replicas together.
+        batch_size: images per step, of all replicas together.
         optimizer, learning_rate, momentum, weight_decay, gradient_clip: see `make_optimizer`.
         warmup_epochs: over how many epochs the learning rate rises from 0, before the cosine.
         decay_batch_norm: whether weight decay is on batch normalization's parameters, too.
@@ -179,8 +179,8 @@ class Training:
             verbose: how much to show of it, as in Keras's `fit`; see `runs.progress.Progress`.
 
         Returns:
-            The rows of `history.csv`, a dict an epoch: losses, accuracies, the learning rate of the
-            last step, the share of 1-bit weights whose sign changed in the epoch (`flip_ratio`)
+            The rows of `history.csv`, a dict per epoch: losses, accuracies, the learning rate of
+            the last step, the share of 1-bit weights whose sign changed in the epoch (`flip_ratio`)
             and since the start (`total_flip_ratio`), and speed. `val_loss` is the plain
             cross-entropy.
 

@@ -19,7 +19,7 @@ def write(folder, *, classes=6, images=5):
     Args:
         folder: the data directory to write into.
         classes: how many classes have images: those of ImageNet's first validation images.
-        images: training images a class. The validation set has one image a class.
+        images: training images per class. The validation set has one image per class.
 
     Returns:
         `folder`, as a string: what `data_dir` is to be.
