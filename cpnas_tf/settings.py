@@ -27,6 +27,7 @@ from cpnas_tf.catalogue import (
     UNITS,
     Unit,
 )
+from cpnas_tf.files import local_path
 from cpnas_tf.genotypes import OPERATIONS
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -129,8 +130,14 @@ def _is(kind: type, words: str) -> Rule:
 
 
 def _data_set(value: Any) -> str | None:
-    known = isinstance(value, str) and (value in DATASETS or value.startswith(FOLDER))
-    return None if known else f"one of {', '.join(DATASETS)}, {FOLDER}PATH"
+    if not isinstance(value, str) or not value.startswith(FOLDER):
+        known = isinstance(value, str) and value in DATASETS
+        return None if known else f"one of {', '.join(DATASETS)}, {FOLDER}PATH"
+    try:
+        path = local_path(value.removeprefix(FOLDER))
+    except ValueError as error:
+        return f"{FOLDER}PATH ({error})"
+    return None if path else f"{FOLDER}PATH (the path is missing)"
 
 
 def _split(value: Any) -> str | None:

@@ -80,7 +80,15 @@ def test_wrong_values_are_refused_by_name(name):
         ("beta", (-1, 0.33, 0), {math.inf: "a finite number"}),
         ("stem", ("cifar",), {"foo": "one of cifar, imagenet"}),
         ("method", (*METHODS,), {"foo": f"one of {', '.join(METHODS)}"}),
-        ("name", ("digits", "folder:pets"), {"mnist": "folder:PATH"}),
+        (
+            "name",
+            ("digits", "folder:pets", "folder:/a:b/ü c"),
+            {
+                "mnist": "one of digits, fashion_mnist, cifar10, imagenet2012, folder:PATH",
+                "folder:": "folder:PATH (the path is missing)",
+                "folder:gs://bucket/pets": "folder:PATH (gs://bucket/pets is a URL: ",
+            },
+        ),
         ("split", (*SPLITS, "train[:10000]"), {"all": "train or test", "train[:0]": "train or"}),
         ("real_inputs", ((), ("depthwise",), ["preprocessing"]), {("stem",): "some of depthwise"}),
         ("operations", (("none", "skip_connect"), ["none"]), {(): "different ones of none,"}),

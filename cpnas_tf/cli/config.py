@@ -24,9 +24,10 @@ from cpnas_tf.files import local_path
 from cpnas_tf.settings import RULES, SECTIONS, Rule, SettingError, check, shown
 
 FLAGS = flags.FLAGS
-_REPLACED = re.compile(r"--?(?:no)?config\.([^=]*)(=.*)?", re.DOTALL)
+_REPLACED = re.compile(r"--?(?:no)?config\.([^=]*)(=.*)?", re.DOTALL)  # --config.KEY=VALUE
 _SECTION = Rule(Mapping, lambda value: "a section, written as a dict")
-_FLAGS = {"input_shape": "--config.data.image_size", "data_dir": "--data_dir"}  # in no section
+# The flags of what a `SettingError` names and no section has.
+_FLAGS = {"input_shape": "--config.data.image_size", "data_dir": "--data_dir"}
 
 
 def _read_section(text):
@@ -62,11 +63,11 @@ def call(function: Callable[..., Any], *args: Any, section: str, **given: Any) -
     Args:
         function: what to call.
         args, given: the arguments that do not come from the config.
-        section: the section's name. One that the config does not have is empty.
+        section: the section's name. A config without this section has no further arguments.
 
     Raises:
         ValueError: if the section has a key that the function does not take, or lacks one that it
-            needs; whatever the function raises of a setting names the flag as well.
+            needs. An error of a setting, which the function raises, names the flag.
     """
     values = FLAGS.config[section].to_dict() if section in FLAGS.config else {}
     try:
@@ -79,10 +80,10 @@ def call(function: Callable[..., Any], *args: Any, section: str, **given: Any) -
 
 @contextlib.contextmanager
 def flagged(section: str) -> Iterator[None]:
-    """Has errors of a section's settings name the flags.
+    """Has errors that are raised in the block name a setting's flag.
 
     Args:
-        section: its name, or "" for what is in no section.
+        section: of the config, or "" for a setting that is in no section.
     """
     try:
         yield
@@ -101,13 +102,16 @@ def check_config(
     *,
     names: Mapping[str, Sequence[str]] = SECTIONS,
 ) -> None:
-    """Checks what ml_collections would not say clearly: the config file and what replaces values.
+    """Checks the config file and the flags that replace its values, before ml_collections does.
+
+    Its own messages are of many lines, or name no flag.
 
     Args:
         arguments: of the command line.
         sections: that the config has to have.
         optional: sections that it may have as well.
-        names: the settings of each section; others are of further search methods.
+        names: the settings of each section. A section that is not in it, such as one of a further
+            search method, has the keys that the config file gives it.
 
     Raises:
         ValueError: in one line for the user.
@@ -150,7 +154,7 @@ def check_values(names: Mapping[str, Sequence[str]] = SECTIONS) -> None:
 
 
 class ConfigParser(ConfigFileFlagParser):
-    """Reads a config file, and makes room for settings that it lacks and the command line has."""
+    """Reads a config file, and adds the settings that it lacks and the command line sets."""
 
     def parse(self, path: str) -> ConfigDict:
         config = super().parse(local_path(path))
@@ -161,7 +165,7 @@ class ConfigParser(ConfigFileFlagParser):
 
 
 def _make_room(config, path):
-    """Gives a setting that is replaced the type of its rule, whether it is there or not."""
+    """Has a config take a value for a setting: one of its rule's type, also where it has none."""
     section, rule, (*parents, key) = config, _rule(path), path.split(".")
     if rule is None:
         return
@@ -180,7 +184,7 @@ def _make_room(config, path):
 
 
 def _settings(parents, names=SECTIONS):
-    """The settings that are below some keys: a section, or an augmentation in one."""
+    """The settings in a section, or in the augmentation of a section; `parents` lead there."""
     section, *more = parents or [None]
     known = names.get(section, ())
     if more:
@@ -196,7 +200,7 @@ def _rule(path):
 
 
 def _check_key(config, path, names):
-    """Checks that there is such a key, or a setting that the config lacks."""
+    """Checks that a config has this key, or that it is a setting which the config may lack."""
     there, keys = config, path.split(".")
     for depth, key in enumerate(keys):
         known = _settings(keys[:depth], names) or (there if isinstance(there, ConfigDict) else ())
@@ -209,7 +213,7 @@ def _check_key(config, path, names):
 
 
 def _check_text(path, text, following):
-    """Checks that a text can be read as the type of a setting; one without "=" is what follows."""
+    """Checks that a setting's text can be read as its type; without "=" it is what follows."""
     rule = _SECTION if path in SECTIONS else _rule(path)
     read = rule and _READERS.get(rule.kind)
     if not read or (rule.kind is bool and text is None):

@@ -1,7 +1,7 @@
-"""The folder of a run: one process's at a time, and never mixed with other runs or other files.
+"""The folder of a run: one process at a time uses it, and it never mixes with other runs or files.
 
-The record of a run, `config.json`, says what the run is and which names it writes. It is there
-before any of them. Nothing but these names is ever removed, and nothing behind a link.
+The record of a run, `config.json`, says what the run is and which names it writes. It is written
+first. Nothing but these names is ever removed, and nothing behind a link.
 
 Imports no TensorFlow.
 """
@@ -23,7 +23,7 @@ _LOGS = "logs/*.cpnas_tf"
 _NUMBERS = f"{'[0-9]' * 5}-{'[0-9]' * 9}"
 _CHECKPOINTS = tuple(f"checkpoints/ckpt-{_NUMBERS}.{end}" for end in ("index", "data-*", "partial"))
 # The names that a run of each command writes beside `config.json`, each part of a path a pattern.
-# What tells that the run is finished is the first, so that it is the first to be removed.
+# The first is the result, by which a run is known to be finished: it has to be removed first.
 SEARCH = (
     *("genotype.json", "search.csv", _LOGS, *_CHECKPOINTS),
     *("tuner/oracle.json", "tuner/trial_*/trial.json"),
@@ -42,9 +42,9 @@ ABLATION = (
     *(f"searches/*/{name}" for name in SEARCH_OF_ABLATION),
 )
 _BY_COMMAND = {"search": SEARCH, "train": TRAINING, "ablate": ABLATION}
-# What an operating system puts into a folder, beside hidden files.
+# What an operating system puts into any folder, apart from hidden files.
 _OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", "lost+found")
-# What a run is does not depend on where its data lies, nor on what runs it.
+# What may differ in a run that is resumed: where its data lies, and what runs it.
 PLACES = ("data_dir", "cwd", "version", "threads")
 
 
@@ -58,19 +58,21 @@ def claim(
 ) -> contextlib.AbstractContextManager[None]:
     """Takes a folder for one run and records in its `config.json` what the run is.
 
-    The call itself refuses all that can be seen without writing, the returned context manager then
-    takes the folder. A folder that holds the same run unfinished is taken as it is, so that the run
-    goes on. A run that ends before it has written anything is forgotten.
+    The call refuses what can be refused without writing. The context manager that it returns takes
+    the folder. A folder that holds the same run unfinished is taken as it is, so that the run
+    continues. If a run ends before it has written anything, its record is removed.
 
-    Files of others in a folder with a run stay as they are; a folder with such files alone is not
-    taken for a run. Hidden files are no reason to refuse it.
+    Files of others beside a run stay as they are. A new run refuses a folder that holds other
+    files, hidden ones excepted.
 
     Args:
         workdir: the folder; made if it is not there.
-        run: what the run is, as JSON. A run with another one is a different run, but for what
-            stands under `PLACES`. Its images, under "images" as `images.record` gives them, are
-            compared where both have them; they may be added until the folder is taken.
-        result: the name of the file that a finished run has; None if a finished run may go on.
+        run: what the run is, as JSON. If it differs from the record that is there, in more than
+            `PLACES`, the folder holds a different run. Its images, under "images" as
+            `images.record` gives them, are compared where both have them; they may be added until
+            the folder is taken.
+        result: the name of the file that a finished run has; None if a finished run may be
+            continued.
         written: the names of all that the run writes beside `config.json`, such as `SEARCH`: paths
             of files in the folder, each part a pattern of `fnmatch`.
         overwrite: whether to remove a finished or a different run first.
@@ -102,7 +104,7 @@ def _claimed(workdir, run, result, written, overwrite):
 
 
 def _tell_threads(old, new):
-    """Says that a run goes on with sums in another order, and so with other rounding."""
+    """Says if a run continues with another number of threads: they sum in another order."""
     before, now = (run.get("threads") for run in (old, new))
     if before and now and before != now:
         show(f"threads: {before} before, {now} now: results may differ by rounding from here on")
@@ -174,10 +176,10 @@ def check_format(record: Any, path: str | os.PathLike[str]) -> None:
 
 
 def clean(folder: str | os.PathLike[str], written: Sequence[str]) -> None:
-    """Removes what a process that was killed while it wrote has left.
+    """Removes what a process left that was killed while it wrote.
 
-    To be called by who holds the folder's lock. What lies below in a folder with a lock of its own
-    may be another process's at work, and is left to the next one that holds that lock.
+    The caller holds the folder's lock. A folder below that has a lock of its own may be in use by
+    another process: it is left to the next one that holds that lock.
 
     Args:
         folder: of a run.
@@ -189,7 +191,7 @@ def clean(folder: str | os.PathLike[str], written: Sequence[str]) -> None:
 
 
 def _partials(folder, name):
-    """What is left of writing a name: files as of `write_atomically`, or what is recorded so."""
+    """What is left of writing a name: the partial files of `write_atomically`, and own ones."""
     if name.endswith(".partial"):
         yield from find(folder, name, enter=_has_no_lock)
     for path in find(folder, f"{name}.*.partial", enter=_has_no_lock):
@@ -204,8 +206,8 @@ def _has_no_lock(folder):
 def _remove_run(workdir, written):
     """Removes what a run has written and the folders that are then empty, in the names' order.
 
-    The record stays until the next one takes its place: what a process that is killed meanwhile
-    leaves is the old run's, unfinished.
+    The record stays until the next one takes its place: a process that is killed meanwhile leaves
+    the old run, unfinished.
     """
     with contextlib.ExitStack() as stack:
         for lock in _all_of(workdir, [name for name in written if name.endswith("/.lock")]):
@@ -218,7 +220,7 @@ def _remove_run(workdir, written):
 
 
 def _all_of(workdir, written):
-    """The paths of what is there of a run, links in the place of its folders included."""
+    """The paths that a run has written, and links that are in the place of its folders."""
     return itertools.chain.from_iterable(find(workdir, name, links=True) for name in written)
 
 
@@ -247,7 +249,7 @@ def _check_folder(folder):
 
 
 def _holds_another(workdir, run, result, written, overwrite):
-    """Whether a folder holds a finished or a different run, which `overwrite` allows to remove."""
+    """Whether a folder holds a finished or a different run. Without `overwrite` that is refused."""
     old = read(workdir)
     if old is None:
         _refuse_others(workdir, run.get("data_dir") or workdir)
@@ -281,7 +283,7 @@ def _holds_another(workdir, run, result, written, overwrite):
 
 
 def _identity(run):
-    """What makes a run another one if it is changed: all but its images and places."""
+    """What two runs have to have in common to be the same: all but `PLACES` and the images."""
     about = ("format", "written", "images", *PLACES)
     return {name: value for name, value in run.items() if name not in about}
 

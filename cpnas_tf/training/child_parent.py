@@ -28,9 +28,8 @@ from cpnas_tf.settings import checked
 def filter_mse(kernel: tf.Tensor, *, depthwise: bool = False) -> tf.Tensor:
     """The sum over a kernel's filters of MSE(H_c, H^_c), the mean over a filter's elements.
 
-    H^ is held constant in the gradient, which is 2 (H - H^) / elements. That is the exact gradient:
-    alpha is where the error is smallest, so that the error's derivative by alpha is 0 and the way
-    through alpha adds nothing.
+    The gradient is 2 (H - H^) / elements, as if H^ were constant. It is exact: alpha minimizes the
+    error, so that the error's derivative by alpha is 0.
 
     Args:
         kernel: H, as in `reconstruct`.
@@ -42,7 +41,7 @@ def filter_mse(kernel: tf.Tensor, *, depthwise: bool = False) -> tf.Tensor:
     kernel = tf.cast(kernel, tf.float32)
     elements = math.prod(kernel.shape[axis] for axis in filter_axes(kernel, depthwise))
 
-    @tf.custom_gradient  # half as many operations: a network has hundreds of kernels
+    @tf.custom_gradient  # halves the operations in the graph: a network has hundreds of kernels
     def summed_means(kernel):
         error = kernel - reconstruct(kernel, depthwise=depthwise)
         return tf.reduce_sum(tf.square(error)) / elements, lambda dy: dy * (2 / elements) * error
@@ -79,7 +78,7 @@ def updated_centres(
         centres: c, `[classes, ...]`.
         sums: the sum of the batch's maps f_s of each class, `[classes, ...]`.
         counts: n, the batch's number of samples of each class, `[classes]`.
-        rate: the step towards the batch's mean, in (0, 1].
+        rate: how far the centres move, in (0, 1].
 
     Returns:
         `[classes, ...]`; the centre of a class that the batch lacks stays as it is.
@@ -92,21 +91,22 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
     """Adds the Child-Parent loss to `fit` of a compiled Keras classifier whose layers are Larq's.
 
     Each term is computed in float32, also under mixed precision, and added to the compiled loss
-    before any loss scaling. The training logs' `loss` is the total, `cross_entropy` what Keras
-    alone would report (regularization losses included), `filter_mse` and `class_centre` are the
-    terms without their weights, all averaged over the epoch. The validation logs stay plain. A term
-    whose weight is 0 is neither computed nor logged. Sample and class weights act on the compiled
-    loss only. Labels are integers, or one-hot `[batch, classes]` (if soft, the largest counts). A
-    cross-entropy of probabilities is refused after the first batch if the model gives none.
+    before any loss scaling. In the training logs `loss` is the total, `cross_entropy` is what Keras
+    alone would report (regularization losses included), and `filter_mse` and `class_centre` are the
+    terms without their weights, all averaged over the epoch. The validation logs have no terms. A
+    term whose weight is 0 is neither computed nor logged. Sample and class weights act on the
+    compiled loss only. Labels are integers, or one-hot `[batch, classes]` (of soft labels the
+    largest counts). If the loss is a cross-entropy of probabilities and the model gives none, the
+    first batch ends with an error.
 
     Decision: a class's centre is one running mean of the child's own maps, updated from each batch.
-    A later `fit` goes on from the centres of the one before.
+    A later `fit` continues from the centres of the one before.
 
-    While `fit` runs, the model's `train_function` is this callback's. Layers and losses are changed
-    only within a step, so that evaluating or saving the model between two steps is as ever. After
-    `fit` nothing is left. A `fit` that raised leaves the train function behind: the next `fit`
-    drops it, and `train_on_batch` before that trains with the terms. A model with its own
-    `train_step` is fine if that calls `compute_loss`.
+    While `fit` runs, the model has this callback's `train_function`. Layers and losses are changed
+    only within a step, so that the model can be evaluated and saved between two steps as usual.
+    After `fit` the model is as before. A `fit` that raised leaves the train function behind: the
+    next `fit` drops it, and a `train_on_batch` before that trains with the terms. A model may have
+    its own `train_step` if that calls `compute_loss`.
 
     Attributes:
         centres: after `build`, a variable `[classes, height, width, channels]`, or `[classes,
@@ -153,11 +153,11 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
 
         Args:
             filter_weight: the weight of the 1-bit filters' reconstruction errors. Decision: with
-                Equation 3's weight of 1 the term holds the signs against the cross-entropy, and
-                on CIFAR-10 none changed any more (benchmarks/child_parent_loss.py).
-            centre_weight: lambda, of which half is the weight of the class-centre distance. The
-                paper prints no value; of a sweep on CIFAR-10 the default is the best with the
-                filters' term, by less than what seeds differ by.
+                Equation 3's weight of 1 the term keeps the signs where they are, and on CIFAR-10
+                none changed any more (benchmarks/child_parent_loss.py).
+            centre_weight: lambda; the class-centre distance has half of it. The paper prints no
+                value. In a sweep on CIFAR-10 this one was the best beside the filters' term, by
+                less than seeds differ.
             centre_rate: how far a batch moves the centres, in (0, 1].
             warmup_epochs: over how many epochs both weights rise, linearly, from 0 in the first.
             features: the name of the layer whose output is f; by default the last one that gives
@@ -177,7 +177,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         self.pooled = pooled
         self.centres = None
         self._built_for = None
-        self._plain = None
+        self._plain = None  # Keras's train function; `_step` is another one, traced with the terms
 
     def build(self, model: tf.keras.Model) -> None:
         """Finds the 1-bit kernels and the features, and makes the centres; `fit` does it as well.
@@ -189,9 +189,9 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
             model: a built Keras classifier.
 
         Raises:
-            ValueError: if a term has a weight and the model no 1-bit kernel for it, or not a first
-                output `[batch, classes]` (a subclassed model has none), or no one layer of the name
-                `features` and of known output size.
+            ValueError: if the model lacks what a term needs. The filters' term needs a 1-bit
+                kernel. The centres need a first output `[batch, classes]`, which a subclassed model
+                has not, and exactly one layer `features`, whose output has a known size.
         """
         if model is self._built_for:
             return
@@ -226,15 +226,15 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Gives `fit` a training step with the terms, in the place of Keras's own."""
-        model, history = self.model, getattr(self.model, "history", None)  # new in each `fit`
+        model, history = self.model, getattr(self.model, "history", None)  # each `fit` has its own
         self.build(model)
         found = model.train_function
-        if hasattr(found, "restore"):  # of another ChildParentLoss, or of a `fit` that failed
+        if hasattr(found, "restore"):  # of another ChildParentLoss, or of a `fit` that raised
             if found.history is history:
                 raise ValueError("fit takes one ChildParentLoss, received more")
             found.restore()
         plain = model.train_function, model.train_tf_function
-        if plain[0] is not self._plain:  # else our step of the last `fit` is traced already
+        if plain[0] is not self._plain:  # else `_step` of the last `fit` is there, and traced
             model.make_train_function(force=True)
             self._plain, self._step = plain[0], (model.train_function, model.train_tf_function)
         self._rows_checked = not _expects_probabilities(model)
@@ -243,7 +243,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
             model.train_function, model.train_tf_function = plain
 
         def train(iterator):
-            if getattr(model, "history", None) is not history:  # a `fit` that failed left this here
+            if getattr(model, "history", None) is not history:  # left behind by a `fit` that raised
                 restore()
                 return plain[0](iterator)
             return self._train(iterator)
@@ -252,7 +252,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         model.train_function, model.train_tf_function = train, self._step[1]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Starts the means of the epoch, and sets how much of their weights the terms have."""
+        """Starts the epoch's means, and sets the share of their weights that the terms have."""
         for mean in self._means.values():
             mean.reset_state()
         if self.warmup_epochs:
@@ -292,7 +292,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
             )
 
     def _with_total(self, logs):
-        """The logs of all replicas' step with the total for their `loss`."""
+        """The logs of a step of all replicas, with the total as their `loss`."""
         if "loss" not in logs:
             return logs
         terms = {name: logs[name] for name in self._means}
@@ -302,7 +302,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
         def logged_step(data):
             self._replica.maps, self._replica.added = None, False
             logs = train_step(data)
-            if not self._replica.added:
+            if not self._replica.added:  # by `_with_terms`
                 raise ValueError(
                     "the model's own train_step must call compute_loss for the Child-Parent loss"
                 )
