@@ -8,24 +8,25 @@
 
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
+CPNAS := .venv/bin/cpnas
 RUN := runs/quickstart
 
 .PHONY: quickstart quickstart-train quickstart-train_parent test soak lint format clean
 .DELETE_ON_ERROR:
 
 quickstart: .venv/installed
-	$(VENV_PYTHON) bin/search.py --config=configs/search_digits.py --config.split.train_images=576 --workdir=$(RUN)/search --data_dir=$(RUN)/data --overwrite
+	$(CPNAS) search --config=digits --config.split.train_images=576 --workdir=$(RUN)/search --data_dir=$(RUN)/data --overwrite
 	$(MAKE) --jobs=2 --no-print-directory quickstart-train quickstart-train_parent
-	$(VENV_PYTHON) bin/export.py --workdir=$(RUN)/train --output=$(RUN)/export --overwrite
-	$(VENV_PYTHON) bin/plot.py --workdir=$(RUN)/search --output=$(RUN)/plots --overwrite
+	$(CPNAS) export --workdir=$(RUN)/train --output=$(RUN)/export --overwrite
+	$(CPNAS) plot --workdir=$(RUN)/search --output=$(RUN)/plots --overwrite
 	$(VENV_PYTHON) bin/quickstart.py --folder=$(RUN)
 
 # Child and parent at the same time.
 quickstart-train: PRECISION := child
 quickstart-train_parent: PRECISION := parent
 quickstart-train quickstart-train_parent: quickstart-%: .venv/installed
-	$(VENV_PYTHON) bin/train.py --config=configs/train_digits.py --config.training.epochs=20 --genotype=$(RUN)/search/genotype.json --precision=$(PRECISION) --workdir=$(RUN)/$* --data_dir=$(RUN)/data --overwrite
-	$(VENV_PYTHON) bin/evaluate.py --workdir=$(RUN)/$* --overwrite
+	$(CPNAS) train --config=digits --config.training.epochs=20 --genotype=$(RUN)/search/genotype.json --precision=$(PRECISION) --workdir=$(RUN)/$* --data_dir=$(RUN)/data --overwrite
+	$(CPNAS) evaluate --workdir=$(RUN)/$* --overwrite
 
 test: lint
 	$(VENV_PYTHON) -m pytest --numprocesses=2 --dist=worksteal --durations=25

@@ -2,7 +2,7 @@
 
 python benchmarks/inference.py --child=DIR --parent=DIR [--output=benchmarks/results/inference]
 
-DIR are workdirs of bin/train.py. A row of the table is a network in a format, from uint8 images to
+DIR are workdirs of `cpnas train`. A row of the table is a network in a format, from uint8 images to
 logits:
 
 - keras: the model in a `tf.function`; its file is Keras's own, with real latent kernels;

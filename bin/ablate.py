@@ -1,68 +1,8 @@
-"""Compares search methods: a grid of methods, beta_P, search seeds and training seeds.
-
-python bin/ablate.py --config=configs/FILE.py --workdir=DIR
-
-Writes runs.csv, table.csv and table.json into the workdir, and below searches/ and runs/ all that
-its searches and trainings write. An ablation that was stopped goes on with the same command; one
-that is finished is extended by another --config.grid: its table is of all runs in the workdir.
-
-Several processes share the work if each is given a part by keras-tuner's environment variables, one
-of them the chief and the others workers of different names, with one workdir on a shared disk:
-
-export KERASTUNER_ORACLE_IP=127.0.0.1 KERASTUNER_ORACLE_PORT=8000  # where the chief listens
-KERASTUNER_TUNER_ID=chief   python bin/ablate.py --config=configs/FILE.py --workdir=DIR
-KERASTUNER_TUNER_ID=worker0 python bin/ablate.py --config=configs/FILE.py --workdir=DIR
-
-A process of them that ended before the last run is done has to be started again.
-"""
+"""`cpnas ablate` of a checkout: python bin/ablate.py --help."""
 
 import cpnas_tf.cli.interrupt  # noqa: F401, isort: skip
-from absl import flags
-
-from cpnas_tf.catalogue import method_sections
-from cpnas_tf.cli import app, config, recipes
-from cpnas_tf.runs.progress import show
-
-FLAGS = flags.FLAGS
-app.define_config()
-app.define_data_dir()
-app.define_path("workdir", "Folder of the ablation.")
-app.define_overwrite()
-flags.adopt_module_key_flags(app)
-
-
-def main():
-    """Does the runs that the flags describe, and prints their table."""
-    from cpnas_tf.runs import workdir
-
-    run = config.resolved_config(command="ablate")
-    del run["config"]["grid"]  # a run is one of the ablation's, whatever grid asked for it
-    claim = workdir.claim(
-        FLAGS.workdir,
-        run,
-        result=None,
-        written=workdir.ABLATION,
-        overwrite=FLAGS.overwrite,
-    )
-    app.load_tensorflow()
-    from cpnas_tf.ablation import grid, table
-
-    part = grid.role()
-    runs = config.call(grid.make_grid, section="grid")
-    find, train = recipes.plan_ablation(run)
-    joined = workdir.joined(FLAGS.workdir, run, overwrite=FLAGS.overwrite)
-    with joined if part == "worker" else claim:
-        grid.ablate(runs, find=find, train=train, directory=FLAGS.workdir)
-        if part != "worker":
-            show(table.text(table.write(FLAGS.workdir)))
-
+from cpnas_tf.cli import app
+from cpnas_tf.commands import ablate
 
 if __name__ == "__main__":
-    app.run(
-        main,
-        sections=(
-            *("grid", "data", "split"),
-            *("network", "training", "child_parent"),
-        ),
-        optional=method_sections(),
-    )
+    app.run(ablate.main, ablate.define_flags)

@@ -1,47 +1,8 @@
-"""Evaluates a trained network on the test images.
-
-python bin/evaluate.py --workdir=DIR
-
-Writes evaluation.json and the confusion matrix's picture, confusion_matrix.png, into the workdir.
-"""
+"""`cpnas evaluate` of a checkout: python bin/evaluate.py --help."""
 
 import cpnas_tf.cli.interrupt  # noqa: F401, isort: skip
-import os
-
-from absl import flags
-
 from cpnas_tf.cli import app
-from cpnas_tf.runs.progress import show
-
-FLAGS = flags.FLAGS
-app.define_path("workdir", "Workdir of a finished bin/train.py.")
-app.define_data_dir()
-app.define_overwrite()
-flags.adopt_module_key_flags(app)
-
-
-def main():
-    """Evaluates and prints the accuracy."""
-    from cpnas_tf import files
-
-    path = os.path.join(FLAGS.workdir, "evaluation.json")
-    if os.path.exists(path) and not FLAGS.overwrite:
-        raise ValueError(f"{path} exists: replace it with --overwrite")
-    app.load_tensorflow()
-    from cpnas_tf import training
-    from cpnas_tf.plots import figures
-    from cpnas_tf.runs.trained import TrainedRun
-
-    trained = TrainedRun(FLAGS.workdir, data_dir=FLAGS.data_dir)
-    test = trained.test_images()
-    evaluation = training.evaluate(trained.network(), test)
-    figure = figures.plot_confusion_matrix(evaluation["confusion_matrix"], test.class_names)
-    picture = os.path.join(FLAGS.workdir, "confusion_matrix.png")
-    files.write_atomically(picture, figures.render(figure, "png"))
-    files.write_json(path, evaluation)
-    top5 = f", top-5 {evaluation['accuracy_top5']:.2%}" if test.classes > 5 else ""
-    show(f"accuracy {evaluation['accuracy']:.2%}{top5} on {evaluation['examples']} images: {path}")
-
+from cpnas_tf.commands import evaluate
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(evaluate.main, evaluate.define_flags)

@@ -11,8 +11,11 @@ from absl import flags
 from cpnas_tf.cli import app
 
 FLAGS = flags.FLAGS
-app.define_path("folder", "Folder of the quickstart.")
-flags.adopt_module_key_flags(app)
+
+
+def define_flags():
+    """Defines the flags of the command."""
+    app.define_path("folder", "Folder of the quickstart.")
 
 
 def main():
@@ -47,4 +50,4 @@ def main():
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, define_flags)

@@ -1,80 +1,8 @@
-"""Searches a binary architecture.
-
-python bin/search.py --config=configs/FILE.py --workdir=DIR [--config.method=pc_darts]
-
-Writes genotype.json, search.csv, config.json, TensorBoard logs and checkpoints into the
-workdir. A search that was stopped goes on with the same command. --dry_run says what a search will
-do and cost, from a few measured steps.
-
---config.method chooses how to search: cpnas; bnas, which is the same with beta_P = 0; pc_darts, by
-gradients, with the settings of --config.pc_darts; random, which draws a genotype and does no more.
---config.strategy=mirrored uses all devices of the machine, multi_worker those of several, for cpnas
-and bnas: see cpnas_tf/devices.py.
-"""
+"""`cpnas search` of a checkout: python bin/search.py --help."""
 
 import cpnas_tf.cli.interrupt  # noqa: F401, isort: skip
-import contextlib
-import os
-
-from absl import flags
-
-from cpnas_tf.catalogue import method_sections
-from cpnas_tf.cli import app, config, recipes
-from cpnas_tf.runs.progress import show
-
-FLAGS = flags.FLAGS
-app.define_config()
-app.define_data_dir()
-app.define_path("workdir", "Folder of the search.")
-flags.DEFINE_bool("dry_run", False, "Show the plan and what it will cost, and write nothing.")
-app.define_overwrite()
-flags.adopt_module_key_flags(app)
-
-
-def main():
-    """Runs the search that the flags describe, or shows its plan."""
-    from cpnas_tf import devices
-    from cpnas_tf.runs import workdir
-
-    method = recipes.search_method()
-    worker, workers = devices.check_strategy(FLAGS.config.strategy)
-    run = config.resolved_config(command="search", workers=workers)
-    claim = contextlib.nullcontext()
-    if not FLAGS.dry_run:
-        owned = workdir.claim(
-            FLAGS.workdir,
-            run,
-            result="genotype.json",
-            written=workdir.SEARCH,
-            overwrite=FLAGS.overwrite,
-        )
-        joined = workdir.joined(FLAGS.workdir, run, overwrite=FLAGS.overwrite)
-        claim = joined if worker else owned
-    app.load_tensorflow()
-    strategy = recipes.make_strategy()
-    recipes.make_deterministic(method.section)
-    parts = recipes.load_search_images(run) if method.needs_images else (None, None)
-    with strategy.scope():
-        planned = recipes.plan_search(method, parts)
-    if FLAGS.dry_run:
-        app.output(planned.plan())
-        return
-    with claim:
-        found = planned.run(FLAGS.workdir)
-        if not worker:
-            _finish(found["genotype"])
-
-
-def _finish(genotype):
-    """Says what the search did, and saves what it found."""
-    from cpnas_tf.runs import progress, search_log
-
-    log, path = (os.path.join(FLAGS.workdir, name) for name in ("search.csv", "genotype.json"))
-    if os.path.exists(log):
-        show(progress.summary(search_log.read(log)))
-    genotype.save(path)
-    show(f"genotype: {path}")
-
+from cpnas_tf.cli import app
+from cpnas_tf.commands import search
 
 if __name__ == "__main__":
-    app.run(main, sections=("method", "data", "split", "strategy"), optional=method_sections())
+    app.run(search.main, search.define_flags)

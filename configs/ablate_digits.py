@@ -1,6 +1,6 @@
 """CP-NAS against random search, BNAS† and PC-DARTS on digits: 5 search, 3 training seeds each.
 
-python bin/ablate.py --config=configs/ablate_digits.py --workdir=DIR
+cpnas ablate --config=digits --workdir=DIR
 
 Searches and training are those of `configs/search_digits.py`, which says what they cost, and of
 `configs/train_digits.py`. RESULTS.md has its table. Fig. 6 left of the paper, accuracy

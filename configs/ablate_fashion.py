@@ -1,6 +1,6 @@
 """CP-NAS against random search, BNAS† and PC-DARTS on 10,000 Fashion-MNIST images of 12x12 pixels.
 
-python bin/ablate.py --config=configs/ablate_fashion.py --workdir=DIR
+cpnas ablate --config=fashion --workdir=DIR
 
 As `configs/ablate_digits.py`, with fewer seeds and epochs, and other images, which leave more to
 gain. CP-NAS trains child and parent on 35 x 1,024 of them, 71,680 in all; PC-DARTS, whose halves

@@ -1,6 +1,6 @@
 """CP-NAS on CIFAR-10 with the paper's settings (section 3.1): T = 3, 105 architectures.
 
-    python bin/search.py --config=configs/search_cifar10.py --workdir=DIR [--config.method=pc_darts]
+    cpnas search --config=cifar10 --workdir=DIR [--config.method=pc_darts]
 
 The paper: 0.1 GPU-days on TITAN V. A small try of the whole algorithm on two CPU cores adds
 `--config.split.train_images=1024 --config.split.validation_images=256 --config.search.rounds=1

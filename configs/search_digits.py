@@ -1,6 +1,6 @@
 """CP-NAS on UCI digits, the search of `make quickstart`: 8 operations, T = 1, 35 architectures.
 
-    python bin/search.py --config=configs/search_digits.py --workdir=DIR [--config.method=pc_darts]
+    cpnas search --config=digits --workdir=DIR [--config.method=pc_darts]
 
 CP-NAS trains child and parent on 35 x 1,152 images, 80,640 in all; PC-DARTS, whose halves have 704
 images, on 67 x 704 for the weights and 47 x 704 for alpha and beta, 80,256. The warm-up has the

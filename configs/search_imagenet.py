@@ -1,6 +1,6 @@
 """CP-NAS on ImageNet with the paper's settings (section 3.1): T = 3, 105 architectures.
 
-    python bin/search.py --config=configs/search_imagenet.py --workdir=DIR [--data_dir=DIR]
+    cpnas search --config=imagenet --workdir=DIR [--data_dir=DIR]
 
 As on CIFAR-10 but for the learning rate and beta_P; the paper: 2.8 GPU-days on TITAN V. Nothing of
 it has been measured here, memory neither. The network begins with the stem of

@@ -1,6 +1,6 @@
 """Trains the networks of the paper's Table 1 on CIFAR-10, with its settings (section 3.1).
 
-    python bin/train.py --config=configs/train_cifar10.py:small --genotype=FILE --workdir=DIR
+    cpnas train --config=cifar10:small --genotype=FILE --workdir=DIR
 
 | variant, C | the paper's test error, parameters, Mbit, MFLOPs | ours |
 | --- | --- | --- |

@@ -3,7 +3,7 @@
 Measured with the genotype of `configs/search_digits.py`, one seed: child 97.5%, parent 99.4% of the
 360 test images. The paper has no digits.
 
-python bin/train.py --config=configs/train_digits.py --genotype=FILE --workdir=DIR
+cpnas train --config=digits --genotype=FILE --workdir=DIR
 """
 
 from ml_collections.config_dict import ConfigDict, placeholder

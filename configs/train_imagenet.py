@@ -1,6 +1,6 @@
 """Trains the networks of the paper's Table 2 on ImageNet, with its settings (section 3.1).
 
-    python bin/train.py --config=configs/train_imagenet.py:star --genotype=FILE --workdir=DIR
+    cpnas train --config=imagenet:star --genotype=FILE --workdir=DIR
 
 | variant | real inputs | the paper's top-1, top-5, parameters | ours |
 | --- | --- | --- | --- |

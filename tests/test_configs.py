@@ -107,7 +107,7 @@ def check_sections(config, functions=FUNCTIONS):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config(path):
-    command, _ = path.stem.split("_")
+    command, name = path.stem.split("_")
     variants = VARIANTS.get(path.stem, ())
     for variant in [(), *((variant,) for variant in variants)]:
         config = get_config(path.stem, *variant)
@@ -117,7 +117,7 @@ def test_config(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 50
     docstring = inspect.cleandoc(runpy.run_path(path)["__doc__"])
-    assert re.search(rf"python bin/{command}.py --config=configs/{path.name}(:\w+)? ", docstring)
+    assert re.search(rf"cpnas {command} --config={name}(:\w+)? ", docstring)
     assert all(f"\n| {variant}" in docstring for variant in variants)
 
 

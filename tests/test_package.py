@@ -18,7 +18,7 @@ MODULES = sorted((ROOT / "cpnas_tf").rglob("*.py"))
 ROOMS = (
     *("files", "errors", "operations", "genotypes", "catalogue", "settings", "devices"),
     *("networks", "data", "runs", "training", "plots", "search", "export", "reports"),
-    *("ablation", "cli"),
+    *("ablation", "cli", "commands", "__main__"),
 )
 STDLIB_ONLY = ("__init__", "files", "errors", "operations", "genotypes", "catalogue", "settings")
 STDLIB_ONLY += ("runs.workdir", "runs.search_log", "runs.history", "runs.progress")

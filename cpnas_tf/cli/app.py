@@ -10,12 +10,14 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from cpnas_tf.catalogue import REFERENCE_NETWORKS
-from cpnas_tf.cli.config import ConfigParser, check_config, check_values
+from cpnas_tf.cli import configs
+from cpnas_tf.cli.config import ConfigParser
 from cpnas_tf.errors import explain, message
 from cpnas_tf.files import local_path
 from cpnas_tf.runs import progress
@@ -30,16 +32,33 @@ FLAGS = flags.FLAGS
 _NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*cuInit.*\(303\)")
 
 
-def define_config(*, required: bool = True) -> None:
-    """Defines --config."""
+def define_config(
+    recipe: str,
+    sections: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
+    names: Mapping[str, Sequence[str]] = SECTIONS,
+    required: bool = True,
+) -> None:
+    """Defines --config.
+
+    Args:
+        recipe: whose configs have names: "search", "train" or "ablate".
+        sections: the sections that a config has.
+        optional: sections that it may have as well.
+        names: the settings in each section.
+        required: whether the command needs it.
+    """
     config_flags.DEFINE_config_file(
         "config",
         None,
-        "A file in configs/, with :VARIANT behind it where there are several; "
-        "--config.SECTION.KEY=VALUE replaces one of its values.",
+        f"A config: {', '.join(configs.names(recipe))}, or a file; with :VARIANT behind it where "
+        "there are several. --config.SECTION.KEY=VALUE replaces one of its values.",
         lock_config=True,
     )
-    FLAGS["config"].parser = ConfigParser("config")
+    FLAGS["config"].parser = ConfigParser(
+        "config", recipe=recipe, sections=sections, optional=optional, names=names
+    )
     if required:
         _require("config")
 
@@ -79,7 +98,7 @@ def define_network() -> None:
     """Defines --genotype and --precision, and --model instead of them."""
     define_path(
         "genotype",
-        "Genotype file of bin/search.py, or a published one: darts, pc_darts.",
+        "Genotype file of `cpnas search`, or a published one: darts, pc_darts.",
         required=False,
     )
     flags.DEFINE_enum("precision", "child", ["child", "parent"], "1-bit or full precision.")
@@ -102,9 +121,14 @@ def precision() -> str:
     return REFERENCE_NETWORKS[FLAGS.model]
 
 
+def define_switch(name: str, description: str) -> None:
+    """Defines a flag that is on or off, by default off."""
+    flags.DEFINE_bool(name, False, description)
+
+
 def define_overwrite() -> None:
     """Defines --overwrite."""
-    flags.DEFINE_bool("overwrite", False, "Replace a finished result, or a different run.")
+    define_switch("overwrite", "Replace a finished result, or a different run.")
 
 
 def _require(name):
@@ -148,37 +172,45 @@ def output(text: str) -> None:
         raise OSError(f"cannot write on standard output: {error.strerror}") from error
 
 
-def run(
-    main: Callable[[], None],
-    *,
-    sections: Sequence[str] = (),
-    optional: Sequence[str] = (),
-    names: Mapping[str, Sequence[str]] = SECTIONS,
-) -> None:
+def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
     """Runs a command; a wrong flag, value or file ends it with one line and exit code 1.
 
     Args:
-        main: the command, without arguments.
-        sections: the sections that its --config has, if it has one.
-        optional: sections that it may have as well.
-        names: the settings in each section.
+        main: the command, without arguments. The docstring of its module is the help.
+        define_flags: defines its flags, by the functions above.
     """
     _use_utf8()
-    # Python puts the command's folder first on the path: its profile.py would hide Python's own.
-    folder = os.path.dirname(os.path.realpath(sys.argv[0]))
-    sys.path[:] = [path for path in sys.path if path != folder]
-    _open_standard_streams()
-    atexit.register(_abandon_output)
+    if _is_script():
+        # Python puts the script's folder first on the path: its profile.py would hide Python's own.
+        folder = os.path.dirname(os.path.realpath(sys.argv[0]))
+        sys.path[:] = [path for path in sys.path if path != folder]
+    open_standard_streams()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGALRM, _stop)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background
         signal.signal(signal.SIGINT, _stop)
+    define_flags()
+    FLAGS.set_gnu_getopt()  # flags may come behind other arguments
+    help_text = sys.modules[main.__module__].__doc__ or ""
     try:
-        parser = functools.partial(_parse, sections=sections, optional=optional, names=names)
-        app.run(lambda _: _run(main), flags_parser=parser)
+        app.run(lambda _: _run(main), flags_parser=functools.partial(_parse, help_text=help_text))
     except KeyboardInterrupt:
         signal.alarm(0)
-        _fail("stopped: the same command goes on from here", code=130)
+        fail("stopped: the same command goes on from here", code=130)
+
+
+def _is_script():
+    """Whether the command was called as `python bin/NAME.py`, not as `cpnas NAME`."""
+    return sys.argv[0].endswith(".py")
+
+
+def as_called(text: str) -> str:
+    """A text that names commands as `cpnas NAME`, in the way that this command was called."""
+    if not _is_script():
+        return text
+    script = os.path.join(os.path.dirname(sys.argv[0]), r"\1.py")
+    text = re.sub(r"\bcpnas (\w+)(?= --)", f"python {script}", text)
+    return re.sub(r"\bcpnas (\w+)", script, text)
 
 
 def _use_utf8():
@@ -190,8 +222,11 @@ def _use_utf8():
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1"})
 
 
-def _open_standard_streams():
-    """Opens those that are closed: the next file would take their numbers, and what is logged."""
+def open_standard_streams() -> None:
+    """Opens those that are closed: the next file would take their numbers, and what is logged.
+
+    At the end, what they did not take is dropped.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -199,6 +234,7 @@ def _open_standard_streams():
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    atexit.register(_abandon_output)
 
 
 def _abandon_output():
@@ -235,7 +271,7 @@ def _run(main):
         line = explain(error)
         if line is None:
             raise
-        _fail(f"error: {_with_flags(line)}")
+        fail(f"error: {as_called(_with_flags(line))}")
 
 
 def _with_flags(line):
@@ -245,36 +281,40 @@ def _with_flags(line):
     )
 
 
-def _parse(argv, *, sections, optional, names):
+def _parse(argv, *, help_text):
     """Parses the flags; whatever is wrong in them or in the config file, the user can mend."""
-    _show_help(argv[1:])
+    _show_help(argv[1:], help_text)
+    config = FLAGS["config"].parser if "config" in FLAGS else None
     try:
         arguments = FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
-        check_config(arguments, sections, optional, names=names)
+        if config:
+            config.check(arguments)
         rest = FLAGS(argv)
-        if sections and FLAGS.config is not None:
-            check_values(names)
+        if config and FLAGS.config is not None:
+            config.check_values()
         if FLAGS["verbosity"].using_default_value:
             logging.set_verbosity(logging.WARNING)  # absl would have TFDS tell all that it does
         logging.get_absl_handler().setFormatter(
             python_logging.Formatter("%(levelname)s: %(message)s")
         )
     except Exception as error:
-        _fail(f"error: {message(error)}")
+        fail(f"error: {message(error)}")
     if len(rest) > 1:
-        _fail(f"error: unknown argument {rest[1]!r}, see --help")
+        fail(f"error: unknown argument {rest[1]!r}, see --help")
     return rest
 
 
-def _show_help(arguments):
-    """Shows the help and ends with exit code 0, where absl would with 1."""
-    names = {argument.lstrip("-") for argument in arguments}
-    if names & {"help", "helpshort", "helpfull"}:
-        app.usage(shorthelp="helpfull" not in names, writeto_stdout=True)
+def _show_help(arguments, help_text):
+    """Shows the help and ends with exit code 0, if it is asked for; absl's own is of `__main__`."""
+    names = {argument.lstrip("-") for argument in arguments if argument.startswith("-")}
+    if names & {"h", "help", "helpshort", "helpfull"}:
+        *_, of_command = FLAGS.module_help(__name__).partition(":\n")  # behind the module's name
+        of_flags = FLAGS.get_help() if "helpfull" in names else of_command
+        output(as_called(f"{help_text}\nflags:\n{of_flags}"))
         sys.exit(0)
 
 
-def _fail(line, code=1):
+def fail(line: str, code: int = 1) -> NoReturn:
     """Ends the process with one line on standard error."""
     with contextlib.suppress(OSError):
         print(" ".join(line.split()), file=sys.stderr)

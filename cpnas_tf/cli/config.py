@@ -20,7 +20,7 @@ from ml_collections.config_flags.tuple_parser import TupleParser
 
 import cpnas_tf
 from cpnas_tf import devices
-from cpnas_tf.files import local_path
+from cpnas_tf.cli import configs
 from cpnas_tf.settings import RULES, SECTIONS, Rule, SettingError, check, shown
 
 FLAGS = flags.FLAGS
@@ -100,6 +100,7 @@ def check_config(
     sections: Sequence[str],
     optional: Sequence[str] = (),
     *,
+    recipe: str,
     names: Mapping[str, Sequence[str]] = SECTIONS,
 ) -> None:
     """Checks the config file and the flags that replace its values, before ml_collections does.
@@ -110,6 +111,7 @@ def check_config(
         arguments: of the command line.
         sections: that the config has to have.
         optional: sections that it may have as well.
+        recipe: whose configs have names, see `configs.names`.
         names: the settings of each section. A section that is not in it, such as one of a further
             search method, has the keys that the config file gives it.
 
@@ -123,7 +125,7 @@ def check_config(
         elif match := _REPLACED.fullmatch(argument):
             replaced.append((match[1], match[2] and match[2][1:], following))
     if path is not None:
-        config = _read_config(path, sections, optional)
+        config = _read_config(path, sections, optional, recipe)
         for key, text, following in replaced:
             if key.split(".")[0] in (*sections, *optional):
                 _make_room(config, key)
@@ -154,10 +156,39 @@ def check_values(names: Mapping[str, Sequence[str]] = SECTIONS) -> None:
 
 
 class ConfigParser(ConfigFileFlagParser):
-    """Reads a config file, and adds the settings that it lacks and the command line sets."""
+    """Reads a config, and adds the settings that it lacks and the command line sets.
+
+    Args:
+        flag: the name of the flag.
+        recipe: whose configs have names, see `configs.names`.
+        sections, optional, names: see `check_config`.
+    """
+
+    def __init__(
+        self,
+        flag: str,
+        *,
+        recipe: str,
+        sections: Sequence[str],
+        optional: Sequence[str] = (),
+        names: Mapping[str, Sequence[str]] = SECTIONS,
+    ) -> None:
+        super().__init__(flag)
+        self._recipe, self._sections, self._optional = recipe, sections, optional
+        self._names = names
+
+    def check(self, arguments: Sequence[str]) -> None:
+        """Checks the config that some arguments name before it is parsed, see `check_config`."""
+        check_config(
+            arguments, self._sections, self._optional, recipe=self._recipe, names=self._names
+        )
+
+    def check_values(self) -> None:
+        """Checks each value of the parsed config, see `check_values`."""
+        check_values(self._names)
 
     def parse(self, path: str) -> ConfigDict:
-        config = super().parse(local_path(path))
+        config = super().parse(configs.find(path, self._recipe))
         for argument in FLAGS.read_flags_from_files(sys.argv, force_gnu=False):
             if match := _REPLACED.fullmatch(argument):
                 _make_room(config, match[1])
@@ -227,11 +258,8 @@ def _check_text(path, text, following):
         ) from None
 
 
-def _read_config(path, sections, optional):
-    path = local_path(path)
-    file, *variant = path.split(":", 1)  # as ml_collections does it
-    if not os.path.isfile(file):
-        raise ValueError(f"config file not found: {file!r}")
+def _read_config(path, sections, optional, recipe):
+    file, *variant = configs.find(path, recipe).split(":", 1)  # as ml_collections does it
     try:
         config = runpy.run_path(file)["get_config"](*variant)
     except Exception as error:  # the file is a program and can raise any

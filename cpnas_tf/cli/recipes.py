@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from cpnas_tf.training import Training
 
 FLAGS = flags.FLAGS
+# The sections of a training's config.
+TRAINING_SECTIONS = (
+    *("strategy", "mixed_precision", "data", "split"),
+    *("network", "training", "child_parent"),
+)
 
 
 def make_deterministic(section: str) -> None:
@@ -144,7 +149,7 @@ def load_search_images(run: dict[str, Any]) -> tuple[AnyImages, AnyImages]:
     return call(data.split_for_search, images, section="split")
 
 
-def plan_search(method: Method, parts: Sequence[AnyImages], **given: Any) -> Any:
+def plan_search(method: Method, parts: Sequence[AnyImages | None], **given: Any) -> Any:
     """Plans a search, by its method's section of the config.
 
     Args:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TrainedRun:
-    """A training of `bin/train.py`, finished; each part is read when it is asked for.
+    """A training of `cpnas train`, finished; each part is read when it is asked for.
 
     Args:
         directory: the training's workdir.
@@ -72,7 +72,7 @@ class TrainedRun:
 
     @functools.cached_property
     def evaluation(self) -> dict[str, Any] | None:
-        """The contents of `evaluation.json`; None before bin/evaluate.py."""
+        """The contents of `evaluation.json`; None before `cpnas evaluate`."""
         path = os.path.join(self.directory, "evaluation.json")
         return read_json(path) if os.path.exists(path) else None
 
@@ -174,7 +174,7 @@ def _what_is_missing(directory):
             "leaves it: build the network and load them with "
             "cpnas_tf.runs.checkpoints.load_weights(model, directory)"
         )
-    return f"{directory} holds no finished training: run bin/train.py first"
+    return f"{directory} holds no finished training: run `cpnas train` first"
 
 
 def _read_record(directory):

@@ -14,7 +14,7 @@ from cpnas_tf.runs.trained import TrainedRun
 def load_trained(
     directory: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None
 ) -> tuple[tf.keras.Model, AnyImages, dict[str, Any]]:
-    """Rebuilds the network that `bin/train.py` trained in `directory`, with its final weights.
+    """Rebuilds the network that `cpnas train` trained in `directory`, with its final weights.
 
     Args:
         directory: the training's workdir.

@@ -8,7 +8,7 @@ import light
 import pytest
 from light import ROOT
 
-from cpnas_tf.cli.config import ConfigParser, check_config, flagged
+from cpnas_tf.cli.config import ConfigParser, flagged
 from cpnas_tf.settings import HELD_OUT, RULES, SECTIONS, SettingError, shown
 
 NUMBERS = ("", "one", "None", "nan", "True", "()", "(1,)", "((1, 2),)", "[1]", "{}", "1,5", "1 2")
@@ -37,6 +37,7 @@ COMMANDS = {
     ),
     "profile": ("data", "network", "training", "child_parent"),
 }
+OPTIONAL = ("strategy", "mixed_precision")
 LOADS = pytest.mark.filterwarnings(r"ignore:the load_module\(\):DeprecationWarning")
 FREE = {"features"}  # any text
 
@@ -157,9 +158,10 @@ def test_settings_that_a_config_lacks_can_be_set(form, monkeypatch):
     file = str(ROOT / "configs" / "train_digits.py")
     flags = (f"--config.{path}{form.format(text)}".split() for path, (text, _) in settings.items())
     arguments = [f"--config={file}", *itertools.chain(*flags)]
-    check_config(arguments, COMMANDS["train"], ("strategy", "mixed_precision"))
+    parser = ConfigParser("config", recipe="train", sections=COMMANDS["train"], optional=OPTIONAL)
+    parser.check(arguments)
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
-    config = ConfigParser("config").parse(file)
+    config = parser.parse(file)
     assert config.is_locked
     for path, (_, kind) in settings.items():
         *sections, name = path.split(".")
@@ -178,9 +180,10 @@ def test_a_whole_number_in_a_config_does_not_make_a_setting_whole(tmp_path, monk
         "def get_config(): return ConfigDict({'child_parent': {'centre_weight': 0}})\n"
     )
     arguments = [f"--config={file}", "--config.child_parent.centre_weight=0.1"]
-    check_config(arguments, ("child_parent",))
+    parser = ConfigParser("config", recipe="train", sections=("child_parent",))
+    parser.check(arguments)
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
-    config = ConfigParser("config").parse(str(file))
+    config = parser.parse(str(file))
     assert config.child_parent.get_type("centre_weight") is float
 
 

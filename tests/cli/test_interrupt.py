@@ -9,7 +9,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-COMMANDS = sorted((ROOT / "bin").glob("*.py"))
+COMMANDS = [*sorted((ROOT / "bin").glob("*.py")), ROOT / "cpnas_tf" / "__main__.py"]
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=[path.stem for path in COMMANDS])

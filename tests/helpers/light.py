@@ -62,7 +62,8 @@ def _exit_code(name, arguments):
 
 if __name__ == "__main__":
     import cpnas_tf.cli.app
-    import cpnas_tf.cli.recipes  # noqa: F401
+    import cpnas_tf.cli.recipes
+    import cpnas_tf.commands.train  # noqa: F401
 
     assert "tensorflow" not in sys.modules
     sys.modules["tensorflow"] = None

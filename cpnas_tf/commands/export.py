@@ -1,0 +1,51 @@
+"""Exports a trained network.
+
+cpnas export --workdir=DIR --output=DIR
+
+Writes saved_model/, model.tflite, export.json and a model card into the output folder, all or
+nothing.
+"""
+
+from absl import flags
+
+from cpnas_tf.cli import app
+from cpnas_tf.runs.progress import show
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Defines the flags of the command."""
+    app.define_path("workdir", "Workdir of a finished `cpnas train`.")
+    app.define_path("output", "Folder to make.")
+    app.define_data_dir()
+    app.define_overwrite()
+
+
+def main() -> None:
+    """Exports and prints what was checked."""
+    app.load_tensorflow()
+    from cpnas_tf.export.bundle import check_output, export
+    from cpnas_tf.runs.trained import TrainedRun
+
+    check_output(FLAGS.output, overwrite=FLAGS.overwrite)
+    trained = TrainedRun(FLAGS.workdir, data_dir=FLAGS.data_dir)
+    test = trained.test_images()
+    summary = export(
+        trained.network(),
+        test,
+        directory=FLAGS.output,
+        trained=trained,
+        overwrite=FLAGS.overwrite,
+    )
+    show(
+        f"SavedModel, {summary['saved_model_bytes']} bytes, equals Keras on "
+        f"{summary['images_checked']} images: {FLAGS.output}"
+    )
+    if summary["tflite_bytes"]:
+        show(
+            f"flatbuffer, {summary['tflite_bytes']} bytes, predicts otherwise for "
+            f"{summary['tflite_changed_predictions']} of {summary['tflite_images_checked']} images"
+        )
+    else:
+        show("flatbuffer left out: it needs Larq Compute Engine, pip install '.[deploy]'")
