@@ -189,6 +189,10 @@ class Units:
         """Zeros of a tensor's shape, whatever is in it."""
         return tf.zeros_like(x)
 
+    def every_other(self, x: tf.Tensor) -> tf.Tensor:
+        """Every other row and column of maps `[batch, height, width, channels]`, from the first."""
+        return x[:, ::2, ::2]
+
     def name(self, kind: str) -> str:
         """A name for the next part of this kind in the current scope."""
         name = f"{self.scope}_{kind}" if self.scope else kind

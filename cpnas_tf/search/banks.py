@@ -9,55 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from cpnas_tf.catalogue import Unit
+from cpnas_tf.networks import formulations
+from cpnas_tf.networks.formulations import ste_sign
 from cpnas_tf.networks.quantizers import filter_scale, unscaled_gradient
-from cpnas_tf.networks.units import BN_EPSILON, Units, channel_means, further
-
-
-@tf.RegisterGradient("CpnasSteSign")
-def _ste_sign_gradient(op, dy):
-    # Rounding to -1, 0 and 1 has this gradient exactly, in one pass over memory, in float32 alone.
-    gradient = tf.raw_ops.FakeQuantWithMinMaxArgsGradient(
-        gradients=tf.cast(dy, tf.float32),
-        inputs=tf.cast(op.inputs[0], tf.float32),
-        min=-1,
-        max=1,
-        num_bits=2,
-        narrow_range=True,
-    )
-    return tf.cast(gradient, dy.dtype)
-
-
-@tf.RegisterGradient("CpnasIdentity")
-def _identity_gradient(op, dy):
-    del op
-    return dy
-
-
-@tf.RegisterGradient("CpnasMaxPool")
-def _max_pool_gradient(op, dy):
-    window = {name: op.get_attr(name) for name in ("ksize", "strides", "padding")}
-    x = op.inputs[0]
-    y = tf.raw_ops.MaxPool(input=x, **window)
-    return tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=dy, **window)
-
-
-def _with_gradient(op_type, gradient):
-    return tf.compat.v1.get_default_graph().gradient_override_map({op_type: gradient})
-
-
-def ste_sign(x: tf.Tensor) -> tf.Tensor:
-    """Larq's `ste_sign` in value and gradient, made for graphs that dispatch on an operation.
-
-    Args:
-        x: float tensor of any shape, inside a `tf.function`; differentiate with `tf.gradients`.
-
-    Returns:
-        -1 where x < 0, else +1; the gradient passes where |x| <= 1.
-    """
-    with _with_gradient("Sign", "CpnasSteSign"):
-        signs = tf.sign(x)
-    with _with_gradient("Sign", "CpnasIdentity"):
-        return tf.sign(signs + 0.5)  # sign(0) = +1
+from cpnas_tf.networks.units import BN_EPSILON, Units, channel_means
 
 
 class Layout:
@@ -143,10 +98,6 @@ class BankUnits(Units):
             kernel = scale * signs if scaled else unscaled_gradient(signs, scale)
         return tf.cast(kernel, self._dtype)
 
-    def _convolution(self, x, filters, *, size=1, stride=1, binary=False):
-        kernel = self._kernel("convolution", [size, size, x.shape[-1], filters], binary=binary)
-        return tf.nn.conv2d(x, kernel, stride, "SAME")
-
     def _batch_norm(self, x):
         name, width = self.name("bn"), [x.shape[-1]]
         scale, offset = self._take(name, width, 1.0), self._take(name, width, 0.0)
@@ -156,17 +107,19 @@ class BankUnits(Units):
 
     def stem(self, x: tf.Tensor, filters: int, *, stride: int = 1, relu: bool = False) -> tf.Tensor:
         x = tf.cast(tf.nn.relu(x) if relu else x, self._dtype)
-        return self._batch_norm(self._convolution(x, filters, size=3, stride=stride))
+        kernel = self._kernel("convolution", [3, 3, x.shape[-1], filters], binary=False)
+        return self._batch_norm(tf.nn.conv2d(x, kernel, stride, "SAME"))
 
     def _pointwise(self, x, filters, kind):
-        return self._convolution(self._activated(x, kind), filters, binary=self.child)
+        kernel = self._kernel("convolution", [1, 1, x.shape[-1], filters], binary=self.child)
+        return formulations.pointwise(self._activated(x, kind), kernel)
 
     def _halves(self, x, filters, kind):
-        x = self._activated(x, kind)
-        return [
-            self._convolution(part, filters, stride=2, binary=self.child)
-            for part in (x, further(x))
-        ]
+        parts = [formulations.every_other(x, first=first) for first in (0, 1)]
+        return [self._pointwise(part, filters, kind) for part in parts]
+
+    def every_other(self, x: tf.Tensor) -> tf.Tensor:
+        return formulations.every_other(x)
 
     def _halved(self, x):
         return tf.nn.avg_pool2d(x, 2, 2, "VALID")
@@ -194,16 +147,12 @@ class BankUnits(Units):
         shape = [size, size, x.shape[-1], 1]
         kernel = self._kernel("depthwise", shape, binary=self.child, depthwise=True)
         x = self._activated(x, "depthwise")
-        return tf.nn.depthwise_conv2d(
-            x, kernel, [1, stride, stride, 1], "SAME", dilations=[dilation] * 2
-        )
+        return formulations.depthwise(x, kernel, stride=stride, dilation=dilation)
 
     def pool(self, x: tf.Tensor, kind: str, *, stride: int) -> tf.Tensor:
         if kind == "avg":
             return self._batch_norm(tf.nn.avg_pool2d(x, 3, stride, "SAME"))
-        with _with_gradient("MaxPool", "CpnasMaxPool"):
-            x = tf.nn.max_pool2d(x, 3, stride, "SAME")
-        return self._batch_norm(x)
+        return self._batch_norm(formulations.max_pool(x, 3, stride=stride))
 
     def classifier(self, x: tf.Tensor, classes: int) -> tf.Tensor:
         x, name = tf.reduce_mean(tf.cast(x, tf.float32), axis=[1, 2]), self.name("logits")

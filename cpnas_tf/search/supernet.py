@@ -14,15 +14,12 @@ way each would cost seconds before its first step. Here one graph serves them al
   sampled is not touched, bit for bit.
 
 TensorFlow differentiates a dispatch inside a function from its stored form, where a
-`tf.custom_gradient` closure is lost: sign and max pooling have *registered* gradients instead. The
-one of max pooling repeats the forward pass beside the backward one, because oneDNN's fast kernel
-needs both in one graph (six times faster on a CPU).
+`tf.custom_gradient` closure is lost: what needs a gradient of its own has a *registered* one, see
+`networks.formulations`.
 
 Measured by `benchmarks/search_engine.py` (see RESULTS.md): a new architecture costs about 1% of
-what it costs as a Keras model of its own, the one trace 11 to 41 s, a step as much as in a static
-graph, and a 1-bit step 1.11 times a full-precision one. XLA for the sign was slower than these
-kernels on a CPU (0.91 ms for value and gradient of 10^6 numbers; ReLU: 0.42 ms). On an H200 the
-paper's search would take 25 minutes, by 7 of its 105 architectures, 3% of that for the trace.
+what it costs as a Keras model of its own, and the one trace 11 to 41 s. On an H200 the paper's
+search would take 25 minutes, by 7 of its 105 architectures, 3% of that for the trace.
 
 References:
     CP-NAS, section 2.3 and Algorithm 1.
