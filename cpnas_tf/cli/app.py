@@ -159,17 +159,15 @@ def load_tensorflow() -> None:
 def output(text: str) -> None:
     """Writes on standard output the result of a command that writes it nowhere else.
 
-    It ends the command, as a signal would by default, if that is read no more: `| head`.
-
-    Raises:
-        OSError: if standard output does not take it (a full disk included).
+    It ends the command if standard output does not take it, a full disk included: if that is read
+    no more (`| head`), as a signal would by default.
     """
     try:
         progress.write(text)
     except BrokenPipeError:
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        raise OSError(f"cannot write on standard output: {error.strerror}") from error
+        fail(f"error: cannot write on standard output: {error.strerror}")
 
 
 def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
@@ -189,7 +187,10 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
     signal.signal(signal.SIGALRM, _stop)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background
         signal.signal(signal.SIGINT, _stop)
-    define_flags()
+    try:
+        define_flags()
+    except flags.Error as error:  # ml_collections reads a --flagfile where it defines --config
+        _refuse(error)
     FLAGS.set_gnu_getopt()  # flags may come behind other arguments
     help_text = sys.modules[main.__module__].__doc__ or ""
     try:
@@ -298,10 +299,15 @@ def _parse(argv, *, help_text):
             python_logging.Formatter("%(levelname)s: %(message)s")
         )
     except Exception as error:
-        fail(f"error: {message(error)}")
+        _refuse(error)
     if len(rest) > 1:
         fail(f"error: unknown argument {rest[1]!r}, see --help")
     return rest
+
+
+def _refuse(error):
+    """Ends the process with what is wrong with the flags."""
+    fail(f"error: {message(error).removeprefix('ERROR:: ')}")  # of absl's for a --flagfile
 
 
 def _show_help(arguments, help_text):

@@ -262,7 +262,7 @@ def _read_config(path, sections, optional, recipe):
     file, *variant = configs.find(path, recipe).split(":", 1)  # as ml_collections does it
     try:
         config = runpy.run_path(file)["get_config"](*variant)
-    except Exception as error:  # the file is a program and can raise any
+    except (Exception, SystemExit) as error:  # the file is a program and can raise any
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"cannot get the config of {path}: {reason}") from None
     found = sorted(config) if isinstance(config, ConfigDict) else type(config).__name__

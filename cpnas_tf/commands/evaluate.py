@@ -25,16 +25,16 @@ def define_flags() -> None:
 def main() -> None:
     """Evaluates and prints the accuracy."""
     from cpnas_tf import files
+    from cpnas_tf.runs.trained import TrainedRun
 
     path = os.path.join(FLAGS.workdir, "evaluation.json")
     if os.path.exists(path) and not FLAGS.overwrite:
         raise ValueError(f"{path} exists: replace it with --overwrite")
+    trained = TrainedRun(FLAGS.workdir, data_dir=FLAGS.data_dir)
     app.load_tensorflow()
     from cpnas_tf import training
     from cpnas_tf.plots import figures
-    from cpnas_tf.runs.trained import TrainedRun
 
-    trained = TrainedRun(FLAGS.workdir, data_dir=FLAGS.data_dir)
     test = trained.test_images()
     evaluation = training.evaluate(trained.network(), test)
     figure = figures.plot_confusion_matrix(evaluation["confusion_matrix"], test.class_names)

@@ -24,12 +24,13 @@ def define_flags() -> None:
 
 def main() -> None:
     """Exports and prints what was checked."""
-    app.load_tensorflow()
-    from cpnas_tf.export.bundle import check_output, export
     from cpnas_tf.runs.trained import TrainedRun
 
-    check_output(FLAGS.output, overwrite=FLAGS.overwrite)
     trained = TrainedRun(FLAGS.workdir, data_dir=FLAGS.data_dir)
+    app.load_tensorflow()
+    from cpnas_tf.export.bundle import check_output, export
+
+    check_output(FLAGS.output, overwrite=FLAGS.overwrite)
     test = trained.test_images()
     summary = export(
         trained.network(),

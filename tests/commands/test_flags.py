@@ -89,6 +89,7 @@ class TestFlags:
             ("--config.training.epochs=many", "many"),
             ("--config.training.learning_rate=small", "small"),
             ("--config.training=foo", "--config.training"),
+            ("--flagfile=missing", "error: Unable to open flagfile"),
         ],
     )
     def test_bad_flags(self, tmp_path, genotype, argument, value):
@@ -124,6 +125,7 @@ class TestConfigFiles:
             ("def get_config(): return {}['key']", "KeyError: 'key'"),
             ("def get_config(): return {'search': {}}", "received: dict"),
             ("def get_config(): pass", "received: NoneType"),
+            ("raise SystemExit", "SystemExit"),
             (f"{VALID}{{'data': {{}}, 'split': {{}}}})", "received: ['data', 'split']"),
             (f"{VALID}dict(data={{}}, split={{}}, search={{}}, serach={{}}))", "serach"),
         ],

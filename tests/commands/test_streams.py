@@ -55,10 +55,11 @@ def quickstart(tmp_path):
 
 
 def test_a_result_that_is_nowhere_else_must_be_written(quickstart):
-    outcome = shell("> /dev/full", "quickstart", f"--folder={quickstart}")
-    assert outcome.returncode == 1
-    line = b"error: cannot write on standard output: No space left on device\n"
-    assert outcome.stderr == line
+    for arguments in (("quickstart", f"--folder={quickstart}"), ("train", "--help")):
+        outcome = shell("> /dev/full", *arguments)
+        assert outcome.returncode == 1
+        line = b"error: cannot write on standard output: No space left on device\n"
+        assert outcome.stderr == line
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
