@@ -44,6 +44,7 @@ PRECISIONS = ("child", "parent")
 STEMS = ("cifar", "imagenet")
 REAL_INPUTS = ("depthwise", "preprocessing")  # convolutions whose input a child may leave real
 OPTIMIZERS = ("sgd", "adam")
+SCORES = ("loss", "accuracy")  # of the validation, by which a guided search compares genotypes
 STRATEGIES = ("none", "mirrored", "multi_worker")  # see `devices`
 # The networks of `networks.reference`, and their precision.
 REFERENCE_NETWORKS = {
@@ -120,6 +121,7 @@ METHODS = {
     "bnas": Method(_CPNAS, "search", beta=0.0, several_devices=True),
     "cpnas": Method(_CPNAS, "search", varies_beta=True, several_devices=True),
     "pc_darts": Method("cpnas_tf.search.pc_darts:PCDarts", "pc_darts"),
+    "guided": Method("cpnas_tf.search.guided:GuidedSearch", "guided", several_devices=True),
 }
 BASELINE = "random"  # what an ablation compares the other methods with
 

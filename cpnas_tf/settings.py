@@ -20,6 +20,7 @@ from cpnas_tf.catalogue import (
     OPTIMIZERS,
     PRECISIONS,
     REAL_INPUTS,
+    SCORES,
     SMALLEST_SIDE,
     SPLIT,
     STEMS,
@@ -189,6 +190,11 @@ RULES = {
     "beta": _FINITE,
     "final_learning_rate": _AT_LEAST_0,
     "inputs": whole(1, 5),
+    "first": whole(1, 10_000),
+    "proposals": whole(0, 1000),
+    "finalists": whole(0),
+    "finalist_epochs": whole(1),
+    "score": one_of(SCORES),
     "architecture_learning_rate": _POSITIVE,
     "architecture_weight_decay": _AT_LEAST_0,
     # searches and trainings
@@ -250,6 +256,13 @@ SECTIONS = {
         *("epochs", "warmup_epochs", "batch_size", "learning_rate", "momentum", "weight_decay"),
         *("gradient_clip", "architecture_learning_rate", "architecture_weight_decay"),
         *("augmentation", "seed"),
+    ),
+    "guided": (
+        *("cells", "channels", "stem", "real_inputs", "unit", "operations", "inputs"),
+        *("first", "rounds", "proposals", "finalists", "epochs", "finalist_epochs"),
+        *("beta", "score"),
+        *("batch_size", "optimizer", "learning_rate", "momentum", "weight_decay"),
+        *("augmentation", "mixed_precision", "seed"),
     ),
     "training": (
         *("epochs", "batch_size", "optimizer", "learning_rate", "momentum", "weight_decay"),

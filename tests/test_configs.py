@@ -14,7 +14,7 @@ from cpnas_tf.catalogue import METHODS, STRATEGIES
 from cpnas_tf.data.augmentation import augment
 from cpnas_tf.genotypes import OPERATIONS
 from cpnas_tf.networks.cells import build_network
-from cpnas_tf.search import ChildParentSearch, PCDarts
+from cpnas_tf.search import ChildParentSearch, GuidedSearch, PCDarts
 from cpnas_tf.settings import HELD_OUT, check
 from cpnas_tf.settings import SECTIONS as SETTINGS
 from cpnas_tf.training.child_parent import ChildParentLoss
@@ -30,6 +30,7 @@ FUNCTIONS = {
     "split": data.split_for_search,
     "search": ChildParentSearch,
     "pc_darts": PCDarts,
+    "guided": GuidedSearch,
     "grid": make_grid,
     "network": build_network,
     "training": training.Training,
@@ -47,6 +48,8 @@ SECTIONS = {
         *("network", "training", "child_parent"),
     },
 }
+# A config may lack it: its defaults are for small images.
+OPTIONAL = {"guided"}
 # What the commands give, from the flags or the data: a config must not.
 GIVEN = {
     *("data_dir", "images", "train", "validation", "genotype"),
@@ -107,12 +110,12 @@ def check_sections(config, functions=FUNCTIONS):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config(path):
-    command, name = path.stem.split("_")
+    command, name = path.stem.split("_", 1)
     variants = VARIANTS.get(path.stem, ())
     for variant in [(), *((variant,) for variant in variants)]:
         config = get_config(path.stem, *variant)
         assert type(config) is ConfigDict
-        assert set(config) == SECTIONS[command]
+        assert set(config) - OPTIONAL == SECTIONS[command]
         check_sections(config, functions_of(command))
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 50
@@ -292,7 +295,10 @@ def test_ablate_digits_is_the_quickstarts():
 
 
 def test_the_methods_see_as_many_images_on_digits():
-    """CP-NAS trains two models an architecture; PC-DARTS a supernet, on halves of the images."""
+    """CP-NAS trains two models an architecture; PC-DARTS a supernet, on halves of the images.
+
+    The guided search trains the child alone.
+    """
     config = get_config("search_digits")
     split, settings = config["split"], config["pc_darts"]
     architectures = config["search"]["rounds"] * sum(range(2, len(OPERATIONS) + 1))
@@ -301,6 +307,10 @@ def test_the_methods_see_as_many_images_on_digits():
     pc_darts = (2 * settings["epochs"] - settings["warmup_epochs"]) * half
     assert (cpnas, pc_darts) == (80_640, 80_256)
     assert settings["warmup_epochs"] / settings["epochs"] == pytest.approx(15 / 50, abs=0.005)
+    guided = config["guided"]
+    epochs = (guided["first"] + guided["rounds"] * guided["proposals"]) * guided["epochs"]
+    epochs += guided["finalists"] * guided["finalist_epochs"]
+    assert epochs * split["train_images"] == 78_336
 
 
 def with_defaults(function, section, given):

@@ -6,10 +6,11 @@ Writes genotype.json, search.csv, config.json, TensorBoard logs and checkpoints 
 workdir. A search that was stopped goes on with the same command. --dry_run says what a search will
 do and cost, from a few measured steps.
 
---config.method chooses how to search: cpnas; bnas, which is the same with beta_P = 0; pc_darts, by
-gradients, with the settings of --config.pc_darts; random, which draws a genotype and does no more.
---config.strategy=mirrored uses all devices of the machine, multi_worker those of several, for cpnas
-and bnas: see cpnas_tf/devices.py.
+--config.method chooses how to search: cpnas; bnas, which is the same with beta_P = 0; guided, by
+short trainings and a model of them, with the settings of --config.guided; pc_darts, by gradients,
+with those of --config.pc_darts; random, which draws a genotype and does no more.
+--config.strategy=mirrored uses all devices of the machine, multi_worker those of several, for
+cpnas, bnas and guided: see cpnas_tf/devices.py.
 """
 
 import contextlib

@@ -23,6 +23,7 @@ from cpnas_tf.plots.figures import (
     new_figure,
     save_all,
 )
+from cpnas_tf.plots.guided import plot_trainings
 from cpnas_tf.runs import search_log
 
 if TYPE_CHECKING:
@@ -258,6 +259,7 @@ def plot_indicators(evaluations: Sequence[Mapping[str, tuple[float, float]]]) ->
 _LOG_FIGURES = {
     "architectures": lambda rows, genotype: plot_search(rows, genotype=genotype),
     "epochs": lambda rows, _: plot_epochs(rows),
+    "trainings": lambda rows, _: plot_trainings(rows),
 }
 
 
@@ -273,7 +275,7 @@ def plot(
         output: the folder, made if missing. A genotype gives `normal`, `reduce` and `genotype`,
             a log gives `search`, each as `.png` and `.svg`.
         genotype: a `Genotype`, or None where a search has none yet.
-        rows: a search's log of either kind, as `search_log.read` gives it, or None.
+        rows: a search's log of any kind, as `search_log.read` gives it, or None.
 
     Returns:
         The list of paths written.

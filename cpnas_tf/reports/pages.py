@@ -12,6 +12,7 @@ import cpnas_tf
 from cpnas_tf.catalogue import shown_name
 from cpnas_tf.files import read_json
 from cpnas_tf.genotypes import Genotype
+from cpnas_tf.reports import guided as guided_report
 from cpnas_tf.reports import pc_darts as pc_darts_report
 from cpnas_tf.reports import search as search_report
 from cpnas_tf.reports.html import element, page, section, table
@@ -25,7 +26,11 @@ NOTHING = (
 )
 
 # What a report shows of each kind of log.
-_LOG_SECTIONS = {"architectures": search_report.sections, "epochs": pc_darts_report.sections}
+_LOG_SECTIONS = {
+    "architectures": search_report.sections,
+    "epochs": pc_darts_report.sections,
+    "trainings": guided_report.sections,
+}
 
 
 def make_report(

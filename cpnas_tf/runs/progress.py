@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -132,6 +133,15 @@ def epoch_text(row: Mapping[str, Any]) -> str:
     return f"weights {row['accuracy']:6.2%}  architecture {architecture}"
 
 
+def training_text(row: Mapping[str, Any]) -> str:
+    """What a training of a guided search came to, see `search_log.write_trainings`."""
+    names = [name for name in ("child", "parent") if row[f"{name}_accuracy"] is not None]
+    accuracies = "".join(f"  {name} {row[f'{name}_accuracy']:6.2%}" for name in names)
+    predicted = "" if row["predicted"] is None else f" (predicted {row['predicted']:.4f})"
+    place = f"{row['phase']} {row['round']}" if row["phase"] == "guided" else row["phase"]
+    return f"{place:<9}{accuracies}  score {row['score']:.4f}{predicted}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as days, hours, minutes and seconds, such as `2 days, 5:00:00`."""
     return str(datetime.timedelta(seconds=round(seconds)))
@@ -198,6 +208,36 @@ def plan_epochs(
     )
 
 
+def plan_trainings(
+    phases: Sequence[tuple[str, int, int]],
+    *,
+    images: int,
+    precisions: Sequence[str],
+    estimate: Mapping[str, Any],
+) -> str:
+    """What a guided search is going to do and to cost, as text.
+
+    Args:
+        phases: the name of each phase, how many trainings it has, and their epochs.
+        images: of an epoch.
+        precisions: that are trained.
+        estimate: as `Trainer.estimate` gives it.
+    """
+    counts = [(name, count, count * epochs * images) for name, count, epochs in phases]
+    counts.append(("total", *(sum(column) for column in list(zip(*counts, strict=True))[1:])))
+    lines = [(name, str(count), f"{seen:,}") for name, count, seen in counts]
+    return "\n".join(
+        [
+            text_table([("phase", "trainings", "images"), *lines]),
+            f"Each image is seen by a {' and by a '.join(precisions)}. Measured now: the first "
+            f"step {estimate['first_step_seconds']:.1f} s, each further one "
+            f"{estimate['step_seconds']:.3f} s, the validation of a genotype "
+            f"{estimate['validation_seconds']:.2f} s.",
+            _estimated(estimate),
+        ]
+    )
+
+
 def _estimated(estimate):
     return (
         f"Estimated: {duration(estimate['total_seconds'])} for the search, "
@@ -206,10 +246,10 @@ def _estimated(estimate):
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What a search did, as text: a line per stage, or one for all epochs.
+    """What a search did, as text: a line per stage or round, or one for all epochs.
 
     Args:
-        rows: of either kind of log, as `search_log.read` gives them.
+        rows: of any kind of log, as `search_log.read` gives them.
     """
     return _SUMMARIES[search_log.kind_of(rows)](rows)
 
@@ -229,4 +269,19 @@ def _summary_of_epochs(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(rows)} epochs in {seconds}; in the last one: {epoch_text(rows[-1])}"
 
 
-_SUMMARIES = {"architectures": _summary_of_architectures, "epochs": _summary_of_epochs}
+def _summary_of_trainings(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines: list[tuple[str, ...]] = [("phase", "trainings", "child", "mean score", "best", "time")]
+    for group in search_log.by_round(rows).values():
+        scores = [row["score"] for row in group]
+        accuracy = statistics.fmean(row["child_accuracy"] for row in group)
+        figures = (f"{accuracy:.2%}", f"{statistics.fmean(scores):.4f}", f"{max(scores):.4f}")
+        taken = duration(sum(row["seconds"] for row in group))
+        lines.append((search_log.round_name(group), str(len(group)), *figures, taken))
+    return text_table(lines)
+
+
+_SUMMARIES = {
+    "architectures": _summary_of_architectures,
+    "epochs": _summary_of_epochs,
+    "trainings": _summary_of_trainings,
+}

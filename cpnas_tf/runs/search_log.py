@@ -1,6 +1,7 @@
 """The log of a search, `search.csv`: a row per architecture, in the order sampled. No TensorFlow.
 
-A search with PC-DARTS samples none: its log has a row per epoch.
+A search with PC-DARTS samples none: its log has a row per epoch. A guided search trains each of its
+architectures from scratch: its log has a row per training.
 
 References:
     CP-NAS, Algorithm 1 and Eq. 1.
@@ -23,6 +24,14 @@ COLUMNS = (*POSITION, *CHOICES, *SCORES, "seconds")
 # What PC-DARTS measures in an epoch, on the images of the weights' steps and of the architecture's.
 MEASURES = ("loss", "accuracy", "architecture_loss", "architecture_accuracy")
 EPOCH_COLUMNS = ("epoch", *CHOICES, *MEASURES, "seconds")
+# What a guided search does, and what it measures of a training. The parent's figures are missing
+# where none is trained; a finalist has no `left_out`, and what was drawn at random no `predicted`.
+PHASES = ("random", "guided", "final")
+TRAINING_MEASURES = ("child_loss", "child_accuracy", "parent_loss", "parent_accuracy")
+_OPTIONAL = (*TRAINING_MEASURES[2:], "predicted", "left_out")
+_TRAINING = ("training", "phase", "round", "epochs")
+TRAINING_SCORES = ("score", "predicted", "left_out")
+TRAINING_COLUMNS = (*_TRAINING, *CHOICES, *TRAINING_MEASURES, *TRAINING_SCORES, "seconds")
 
 
 def write(path: str | os.PathLike[str], results: Iterable[Any], seconds: Iterable[float]) -> None:
@@ -64,15 +73,30 @@ def write_epochs(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]
     write_csv(path, table, columns=EPOCH_COLUMNS)
 
 
+def write_trainings(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the log of a guided search, atomically.
+
+    Args:
+        path: of `search.csv`.
+        rows: a dict per training, as `read` gives it.
+    """
+    table = [{**row, "seconds": f"{row['seconds']:.3f}"} for row in rows]
+    write_csv(path, table, columns=TRAINING_COLUMNS)
+
+
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads the log of a search of either kind, finished or not.
+    """Reads the log of a search of any kind, finished or not.
 
     Returns:
         A list with a dict per row. The keys of a sampled architecture are `COLUMNS`: `stage`,
         `round` and `sample` are integers; the 28 `CHOICES` operations' names; `child_accuracy` and
         `parent_accuracy` (in [0, 1]), `z` and `seconds` floats. Those of an epoch of PC-DARTS are
         `EPOCH_COLUMNS`: `epoch` is an integer; the 28 `CHOICES` operations' names; the `MEASURES`
-        floats, the architecture's None in the warm-up; `seconds` a float. See `kind_of`.
+        floats, the architecture's None in the warm-up; `seconds` a float. Those of a training of a
+        guided search are `TRAINING_COLUMNS`: `training` (from 1), `round` (from 0) and `epochs` are
+        integers, `phase` is one of `PHASES`; losses, accuracies, `score` (the more the better), the
+        model's `predicted` score before the training and by all others (`left_out`) are floats, or
+        None where there is none. See `kind_of`.
 
     Raises:
         ValueError: naming the file and line, if it is missing, empty or not such a log.
@@ -139,6 +163,18 @@ def _parse_epoch(row):
     return row | dict.fromkeys(MEASURES) | numbers
 
 
+def _parse_training(row):
+    """The values of a training's line."""
+    _check_choices(row)
+    if row["phase"] not in PHASES:
+        raise ValueError(f"phase must be one of {', '.join(PHASES)}, received {row['phase']!r}")
+    row |= {name: int(row[name]) for name in ("training", "round", "epochs")}
+    names = (*TRAINING_MEASURES, *TRAINING_SCORES)
+    known = [name for name in names if row[name] or name not in _OPTIONAL]
+    numbers = {name: _number(row, name) for name in (*known, "seconds")}
+    return row | dict.fromkeys(names) | numbers
+
+
 def _check_choices(row):
     for name in CHOICES:
         if row[name] not in OPERATIONS:
@@ -170,6 +206,7 @@ class Kind(NamedTuple):
 KINDS = {
     "architectures": Kind(COLUMNS, POSITION, _parse_row),
     "epochs": Kind(EPOCH_COLUMNS, ("epoch",), _parse_epoch),
+    "trainings": Kind(TRAINING_COLUMNS, ("training",), _parse_training),
 }
 
 
@@ -258,3 +295,21 @@ def totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **{name: statistics.fmean(row[name] for row in rows) for name in SCORES[:2]},
         "seconds": sum(row["seconds"] for row in rows),
     }
+
+
+def by_round(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
+    """The trainings of each round of a guided search: 0 is the first design, the last the finals'.
+
+    Args:
+        rows: as `read` gives them.
+    """
+    return {
+        number: list(group)
+        for number, group in itertools.groupby(rows, key=lambda row: row["round"])
+    }
+
+
+def round_name(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What a round of a guided search is called, from its trainings."""
+    phase = rows[0]["phase"]
+    return f"guided, round {rows[0]['round']}" if phase == "guided" else phase

@@ -134,7 +134,7 @@ class ChildParentSearch:
         self._make_pair = functools.partial(
             Pair,
             stream=stream,
-            validation=_equal_batches(
+            validation=equal_batches(
                 validation, batch_size, replicas=self._strategy.num_replicas_in_sync
             ),
             steps=streams.steps_per_epoch(train, batch_size=batch_size),
@@ -266,7 +266,7 @@ def _cosine(first, final, epochs, epoch):
     return final + (first - final) * (0.5 * (1 + math.cos(math.pi * epoch / epochs)))
 
 
-def _equal_batches(images, batch_size, *, replicas=1):
+def equal_batches(images: AnyImages, batch_size: int, *, replicas: int = 1) -> tf.data.Dataset:
     """Normalized batches of one static size, at most `batch_size` and a multiple of `replicas`.
 
     BN takes its statistics from the batch, so a small last batch would be judged by other ones: it

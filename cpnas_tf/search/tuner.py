@@ -9,6 +9,7 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from keras_tuner.engine.base_tuner import BaseTuner
@@ -74,7 +75,7 @@ class ChildParentTuner(BaseTuner):
         self._checkpoints = Checkpoints(self._folder, strategy=pair.strategy, **parts)
         # Other workers have keras-tuner write its files where nobody reads them.
         own = self._folder if self._is_chief else tempfile.mkdtemp()
-        with _own_oracle():
+        with own_oracle():
             super().__init__(oracle, directory=own, project_name="tuner")
         self.reload()
         done = len(self.oracle.results)
@@ -84,7 +85,7 @@ class ChildParentTuner(BaseTuner):
 
     def search(self) -> None:
         """Runs all trials that are left."""
-        with _own_oracle():
+        with own_oracle():
             super().search()
 
     def run_trial(self, trial: Trial) -> dict[str, float]:
@@ -175,7 +176,7 @@ class ChildParentTuner(BaseTuner):
 
 
 @contextlib.contextmanager
-def _own_oracle():
+def own_oracle() -> Iterator[None]:
     """Keeps keras-tuner from asking a chief for trials: these share weights, and so a process.
 
     Where the search is itself a trial, as in an ablation, the environment names that one's chief.

@@ -34,6 +34,10 @@ ABLATE = (
     "--config.pc_darts.epochs=2",
     "--config.pc_darts.warmup_epochs=1",
     "--config.pc_darts.batch_size=16",
+    *("--config.guided.cells=1", "--config.guided.channels=2", "--config.guided.batch_size=32"),
+    *("--config.guided.first=3", "--config.guided.rounds=1", "--config.guided.proposals=1"),
+    *("--config.guided.finalists=1", "--config.guided.epochs=1"),
+    *("--config.guided.finalist_epochs=2", OF_3.replace("search", "guided")),
     "--config.grid.methods=('random', 'cpnas')",
     "--config.grid.search_seeds=(0,)",
     "--config.grid.training_seeds=(0,)",
@@ -152,6 +156,18 @@ class TestAblate:
         shares = [edge[name] for edge, name in zip(found["scores"], choices, strict=True)]
         assert float(row["search_score"]) == pytest.approx(sum(shares) / len(CHOICES))
         assert len(read_csv(folder / "searches" / "pc_darts-search0" / "search.csv")) == 2
+
+    def test_guided_joins_it(self, ablation, tmp_path, data_dir):
+        folder = shutil.copytree(ablation, tmp_path / "extended")
+        arguments = (*ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
+        printed = succeed(forked.run("ablate", *arguments, "--config.grid.methods=('guided',)"))
+        assert re.search(r"^ *guided +- +1 ", printed, re.MULTILINE)
+        (row,) = (row for row in read_csv(folder / "runs.csv") if row["method"] == "guided")
+        assert int(row["search_images"]) == (4 * 1 + 1 * 2) * 64
+        found = read_json(folder / "searches" / "guided-search0" / "search.json")
+        assert set(found["scores"][0]) == {"skip_connect", "max_pool_3x3", "avg_pool_3x3"}
+        log = read_csv(folder / "searches" / "guided-search0" / "search.csv")
+        assert [each["phase"] for each in log] == 3 * ["random"] + ["guided", "final"]
 
     def test_one_with_another_training_is_kept(self, ablation, data_dir):
         arguments = (*ABLATE, "--config.training.epochs=3", f"--workdir={ablation}")

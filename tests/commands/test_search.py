@@ -20,6 +20,7 @@ from commands import (
     refusal,
     succeed,
 )
+from pages import Page
 
 from cpnas_tf.genotypes import CHOICES, Genotype
 
@@ -31,6 +32,13 @@ PC_DARTS = (
     "--config.pc_darts.epochs=3",
     "--config.pc_darts.warmup_epochs=1",
     "--config.pc_darts.batch_size=16",
+)
+GUIDED = (
+    *("--config.method=guided", "--config.guided.cells=1", "--config.guided.channels=2"),
+    *("--config.guided.batch_size=32", f"--config.guided.operations={KEPT}"),
+    *("--config.guided.first=3", "--config.guided.rounds=1", "--config.guided.proposals=2"),
+    *("--config.guided.finalists=1", "--config.guided.epochs=1"),
+    *("--config.guided.finalist_epochs=2", "--config.guided.inputs=2"),
 )
 
 
@@ -74,6 +82,31 @@ class TestMethods:
         assert genotype.choices.count("none") == 2 * (14 - 8)
         assert list((tmp_path / "whole" / "logs").glob("events.out.tfevents.*"))
 
+    def test_guided_killed_in_two_trainings(self, tmp_path, data_dir):
+        command = ("search", *SEARCH, *GUIDED, f"--data_dir={data_dir}")
+        printed = succeed(forked.run(*command, f"--workdir={tmp_path}/whole"))
+        assert len(re.findall(r"\[ *\d/6\] (?:random|guided 1|final) ", printed)) == 6
+        place = {"module": "cpnas_tf.search.trainer", "owner": "Trainer", "method": "train"}
+        for call, done in ((2, 1), (4, 4)):
+            kill = functools.partial(forked.signal_self, signal.SIGKILL, call=call, **place)
+            outcome = forked.run(*command, f"--workdir={tmp_path}/other", before=kill)
+            assert outcome.code == -signal.SIGKILL
+            assert len(read_csv(tmp_path / "other" / "search.csv")) == done
+        succeed(forked.run(*command, f"--workdir={tmp_path}/other"))
+        check_equal_searches(tmp_path / "other", tmp_path / "whole")
+        rows = read_csv(tmp_path / "whole" / "search.csv")
+        genotype = Genotype.load(tmp_path / "whole" / "genotype.json")
+        assert genotype.choices == tuple(rows[-1][name] for name in CHOICES)
+        assert genotype.choices.count("none") == 2 * (14 - 8)
+        plots, report = tmp_path / "plots", tmp_path / "report.html"
+        workdir = f"--workdir={tmp_path}/whole"
+        drawn = succeed(forked.run("plot", workdir, f"--output={plots}"))
+        assert f"{plots}/search.png" in drawn.split()
+        succeed(forked.run("report", workdir, f"--output={report}"))
+        page = Page(report.read_bytes())
+        assert "What the rounds gained" in page.headings
+        assert "trainings6 of 6" in page.words
+
     def test_bnas_is_cpnas_with_beta_0(self, tmp_path, data_dir):
         for name, more in (
             ("bnas", ["--config.method=bnas"]),
@@ -108,10 +141,16 @@ class TestMethods:
             ("--config.pc_darts.batch_size=64", "48 images"),
             ("--config.pc_darts.seed=-1", "-1"),
             ("--config.pc_darts.architecture_learning_rate=-1", "-1.0"),
+            (
+                "--config.method=guided --config.guided.finalists=9",
+                "5 trainings before, received: 9",
+            ),
+            ("--config.method=guided --config.guided.first=2", "the model needs, received: 2"),
         ],
     )
     def test_what_is_refused(self, tmp_path, data_dir, argument, value):
-        arguments = (*SEARCH, *PC_DARTS, argument, f"--workdir={tmp_path}/run")
+        methods = (*GUIDED, *PC_DARTS)  # the last --config.method= counts
+        arguments = (*SEARCH, *methods, *argument.split(), f"--workdir={tmp_path}/run")
         check_refused(tmp_path, "search", *arguments, f"--data_dir={data_dir}", value=value)
 
 
@@ -132,6 +171,12 @@ class TestDryRun:
         lines = succeed(forked.run("search", *arguments, "--dry_run")).splitlines()
         assert lines[0] == "3 epochs on 240 images in all, the first 1 of the weights alone."
         assert len(lines) == 3
+        assert not list(tmp_path.iterdir())
+
+    def test_guided(self, tmp_path, data_dir):
+        arguments = (*SEARCH, *GUIDED, f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
+        lines = succeed(forked.run("search", *arguments, "--dry_run")).splitlines()
+        assert lines[4].split() == ["total", "6", str((3 + 2 + 2) * 64)]
         assert not list(tmp_path.iterdir())
 
     def test_it_shows_the_plan_and_writes_nothing(self, tmp_path, data_dir):

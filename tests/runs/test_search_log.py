@@ -2,6 +2,8 @@ import pytest
 from fake_epochs import run_epochs
 from fake_epochs import write as write_epochs
 from fake_search import run_search, write_log
+from fake_trainings import run_trainings
+from fake_trainings import write as write_trainings
 
 from cpnas_tf.genotypes import CHOICES, OPERATIONS
 from cpnas_tf.runs import search_log
@@ -66,6 +68,52 @@ def test_a_broken_log_of_epochs_is_one_clear_line(tmp_path, old, new, message):
     with pytest.raises(ValueError, match=message) as raised:
         search_log.read(path)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("parent", [False, True])
+def test_trainings_are_read_as_they_were_written(tmp_path, parent):
+    rows = run_trainings(parent=parent)
+    path = write_trainings(tmp_path / "search.csv", rows)
+    assert search_log.read(path) == rows
+    assert search_log.kind_of(rows) == "trainings"
+    header, line, *_ = path.read_text().splitlines()
+    assert header.startswith("training,phase,round,epochs,normal_0_2,normal_1_2,")
+    columns = ",child_loss,child_accuracy,parent_loss,parent_accuracy,score,predicted,left_out"
+    assert header.endswith(f",reduce_4_5{columns},seconds")
+    assert line.startswith("1,random,0,2,")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("training,", "trial,", "line 1: expected 40 columns: training, phase, round, epochs, nor"),
+        ("\n2,", "\n1,", "line 3: training must increase"),
+        (
+            "\n1,random",
+            "\n1,chance",
+            "line 2: phase must be one of random, guided, final, rec.*'ch",
+        ),
+        ("\n1,random,0,2,", "\n1,random,0,2.5,", "line 2: invalid literal"),
+        (",1.500\n", ",nan\n", "line 2: seconds must be finite, received nan"),
+        (",1.500\n", "\n", "line 2: expected 40 values, received 39"),
+    ],
+)
+def test_a_broken_log_of_trainings_is_one_clear_line(tmp_path, old, new, message):
+    path = write_trainings(tmp_path / "search.csv", run_trainings())
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message) as raised:
+        search_log.read(path)
+    assert str(path) in str(raised.value)
+
+
+def test_rounds_of_trainings():
+    rounds = search_log.by_round(run_trainings())
+    assert list(rounds) == [0, 1, 2, 3]
+    assert [len(group) for group in rounds.values()] == [5, 2, 2, 2]
+    names = [search_log.round_name(group) for group in rounds.values()]
+    assert names == ["random", "guided, round 1", "guided, round 2", "final"]
 
 
 def test_every_result_needs_its_seconds(tmp_path):

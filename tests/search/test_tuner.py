@@ -489,7 +489,7 @@ class TestTuner:
     )
     def test_validation_batches_are_of_one_size(self, count, batch_size, replicas, sizes):
         images = make_images(count, seed=0)
-        batches = list(cpnas._equal_batches(images, batch_size, replicas=replicas))
+        batches = list(cpnas.equal_batches(images, batch_size, replicas=replicas))
         assert [len(labels) for _, labels in batches] == sizes
         seen = np.concatenate([labels for _, labels in batches])
         np.testing.assert_array_equal(seen, images.labels[: sum(sizes)])
@@ -499,7 +499,7 @@ class TestTuner:
 
     def test_too_few_images_to_validate_on_all_devices(self):
         with pytest.raises(ValueError, match="^3 images to validate on are too few for 4 devices$"):
-            cpnas._equal_batches(make_images(3, seed=0), 8, replicas=4)
+            cpnas.equal_batches(make_images(3, seed=0), 8, replicas=4)
 
     def test_a_line_an_architecture(self, whole):
         lines = whole.output.splitlines()
