@@ -95,73 +95,16 @@ def flagged(section: str) -> Iterator[None]:
         raise ValueError(f"{text} ({flag})" if line == text else flag + line) from error
 
 
-def check_config(
-    arguments: Sequence[str],
-    sections: Sequence[str],
-    optional: Sequence[str] = (),
-    *,
-    recipe: str,
-    names: Mapping[str, Sequence[str]] = SECTIONS,
-) -> None:
-    """Checks the config file and the flags that replace its values, before ml_collections does.
-
-    Its own messages are of many lines, or name no flag.
-
-    Args:
-        arguments: of the command line.
-        sections: that the config has to have.
-        optional: sections that it may have as well.
-        recipe: whose configs have names, see `configs.names`.
-        names: the settings of each section. A section that is not in it, such as one of a further
-            search method, has the keys that the config file gives it.
-
-    Raises:
-        ValueError: in one line for the user.
-    """
-    path, replaced = None, []
-    for argument, following in itertools.pairwise([*arguments, ""]):
-        if match := re.fullmatch("--?config(=.*)?", argument, re.DOTALL):
-            path = following if match[1] is None else match[1][1:]
-        elif match := _REPLACED.fullmatch(argument):
-            replaced.append((match[1], match[2] and match[2][1:], following))
-    if path is not None:
-        config = _read_config(path, sections, optional, recipe)
-        for key, text, following in replaced:
-            if key.split(".")[0] in (*sections, *optional):
-                _make_room(config, key)
-            _check_key(config, key, names)
-            _check_text(key, text, following)
-
-
-def check_values(names: Mapping[str, Sequence[str]] = SECTIONS) -> None:
-    """Checks each value of --config by itself.
-
-    Args:
-        names: see `check_config`.
-
-    Raises:
-        ValueError: naming the first that cannot be, and what can.
-    """
-    for section, values in FLAGS.config.items():
-        if section in RULES and section not in SECTIONS:
-            with flagged(""):
-                check(**{section: values})
-        elif not isinstance(values, ConfigDict):
-            raise ValueError(f"--config.{section} must be a section, received: {shown(values)}")
-        elif section in names:
-            for key in values:
-                _check_key(FLAGS.config, f"{section}.{key}", names)
-            with flagged(section):
-                check(**values.to_dict())
-
-
 class ConfigParser(ConfigFileFlagParser):
     """Reads a config, and adds the settings that it lacks and the command line sets.
 
     Args:
         flag: the name of the flag.
         recipe: whose configs have names, see `configs.names`.
-        sections, optional, names: see `check_config`.
+        sections: that a config has to have.
+        optional: sections that it may have as well.
+        names: the settings of each section. A section that is not in it, such as one of a further
+            search method, has the keys that the config gives it.
     """
 
     def __init__(
@@ -178,14 +121,49 @@ class ConfigParser(ConfigFileFlagParser):
         self._names = names
 
     def check(self, arguments: Sequence[str]) -> None:
-        """Checks the config that some arguments name before it is parsed, see `check_config`."""
-        check_config(
-            arguments, self._sections, self._optional, recipe=self._recipe, names=self._names
-        )
+        """Checks the config and the flags that replace its values, before ml_collections does.
 
-    def check_values(self) -> None:
-        """Checks each value of the parsed config, see `check_values`."""
-        check_values(self._names)
+        Its own messages are of many lines, or name no flag.
+
+        Args:
+            arguments: of the command line.
+
+        Raises:
+            ValueError: in one line for the user.
+        """
+        path, replaced = None, []
+        for argument, following in itertools.pairwise([*arguments, ""]):
+            if match := re.fullmatch("--?config(=.*)?", argument, re.DOTALL):
+                path = following if match[1] is None else match[1][1:]
+            elif match := _REPLACED.fullmatch(argument):
+                replaced.append((match[1], match[2] and match[2][1:], following))
+        if path is not None:
+            config = self._read(path)
+            for key, text, following in replaced:
+                if key.split(".")[0] in (*self._sections, *self._optional):
+                    _make_room(config, key)
+                _check_key(config, key, self._names)
+                _check_text(key, text, following)
+
+    def _read(self, path):
+        file, *variant = configs.find(path, self._recipe).split(":", 1)  # as ml_collections does it
+        try:
+            config = runpy.run_path(file)["get_config"](*variant)
+        except (Exception, SystemExit) as error:  # the file is a program and can raise any
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"cannot get the config of {path}: {reason}") from None
+        sections, optional = self._sections, self._optional
+        found = sorted(config) if isinstance(config, ConfigDict) else type(config).__name__
+        if not isinstance(config, ConfigDict) or not set(sections) <= {*found} <= {
+            *sections,
+            *optional,
+        }:
+            more = f" and perhaps {', '.join(optional)}" if optional else ""
+            raise ValueError(
+                f"the config of {path} must be a ConfigDict of {', '.join(sections)}{more}, "
+                f"received: {found}"
+            )
+        return config
 
     def parse(self, path: str) -> ConfigDict:
         config = super().parse(configs.find(path, self._recipe))
@@ -193,6 +171,24 @@ class ConfigParser(ConfigFileFlagParser):
             if match := _REPLACED.fullmatch(argument):
                 _make_room(config, match[1])
         return config
+
+    def check_values(self) -> None:
+        """Checks each value of the parsed config by itself.
+
+        Raises:
+            ValueError: naming the first that cannot be, and what can.
+        """
+        for section, values in FLAGS.config.items():
+            if section in RULES and section not in SECTIONS:
+                with flagged(""):
+                    check(**{section: values})
+            elif not isinstance(values, ConfigDict):
+                raise ValueError(f"--config.{section} must be a section, received: {shown(values)}")
+            elif section in self._names:
+                for key in values:
+                    _check_key(FLAGS.config, f"{section}.{key}", self._names)
+                with flagged(section):
+                    check(**values.to_dict())
 
 
 def _make_room(config, path):
@@ -256,23 +252,3 @@ def _check_text(path, text, following):
         raise ValueError(
             f"--config.{path} must be {rule.expected(text)}, received: {shown(text)}"
         ) from None
-
-
-def _read_config(path, sections, optional, recipe):
-    file, *variant = configs.find(path, recipe).split(":", 1)  # as ml_collections does it
-    try:
-        config = runpy.run_path(file)["get_config"](*variant)
-    except (Exception, SystemExit) as error:  # the file is a program and can raise any
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"cannot get the config of {path}: {reason}") from None
-    found = sorted(config) if isinstance(config, ConfigDict) else type(config).__name__
-    if not isinstance(config, ConfigDict) or not set(sections) <= {*found} <= {
-        *sections,
-        *optional,
-    }:
-        more = f" and perhaps {', '.join(optional)}" if optional else ""
-        raise ValueError(
-            f"the config of {path} must be a ConfigDict of {', '.join(sections)}{more}, "
-            f"received: {found}"
-        )
-    return config
