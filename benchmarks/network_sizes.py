@@ -4,8 +4,8 @@ python benchmarks/network_sizes.py [--genotype=FILE] [--random=20]
 
 Builds the children of 10 cells for CIFAR-10 at C = 56, 72 and 112 (Small, Medium, Large) and for
 ImageNet at C = 102, as configs/train_cifar10.py and configs/train_imagenet.py do, and counts them
-by the paper's accounting (see cpnas_tf/costs.py). The last line is one JSON object: for each
-network the `paper`'s figures where it prints them, the genotype's (`ours`), and for CIFAR-10
+by the paper's accounting (see cpnas_tf/networks/costs.py). The last line is one JSON object: for
+each network the `paper`'s figures where it prints them, the genotype's (`ours`), and for CIFAR-10
 `random`, the smallest and the largest of the random genotypes. Parameters in millions, of which
 `real_parameters`; Mbit; MFLOPs; saving and speedup against WRN-22. A build takes some 8 s of
 processor time, and 20 random genotypes are 60 builds.

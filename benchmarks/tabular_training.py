@@ -16,8 +16,8 @@ weights and the order of the images; child and parent of one seed start from the
 To be affordable the networks are trained side by side, as one Keras model of many networks that
 have nothing in common but their batch: a stack (`build_stack`) is all cells with one operation on
 their first edge. The kernels, losses and Adam's averages of one network see nothing of another's,
-so that each trains as it would alone (tests/test_tabular_training.py compares them). The last line
-is one JSON object: cells, trainings, and the seconds of the trainings that this run has done.
+so that each trains as it would alone (tests/benchmarks/test_tabular_training.py compares them). The
+last line is one JSON object: cells, trainings, and the seconds of the trainings that this run did.
 """
 
 import csv
