@@ -382,7 +382,7 @@ class TestJson:
             files.write_json(path, {"a": [1.0, value]})
         assert not list(tmp_path.iterdir())
 
-    @pytest.mark.parametrize("text", [b"", b'{"a": 1', b"\xff\xfe", b"{'a': 1}"])
+    @pytest.mark.parametrize("text", [b"", b'{"a": 1', b"\xff\xfe", b"{'a': 1}", b"[" * 100_000])
     def test_a_broken_file_is_named_in_one_line(self, tmp_path, text):
         (tmp_path / "file.json").write_bytes(text)
         with pytest.raises(ValueError, match="^cannot read .*file.json: .*$"):

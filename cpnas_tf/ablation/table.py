@@ -76,9 +76,17 @@ def _read_record(path, types):
     for name, kind in types.items():
         if not isinstance(record, dict) or name not in record:
             raise ValueError(f"cannot read {path}: it has no {name}")
-        if not isinstance(record[name], kind):
+        if not isinstance(record[name], kind) or not _is_finite(record[name]):
             raise ValueError(f"cannot read {path}: {name} is {record[name]!r}")
     return record
+
+
+def _is_finite(value):
+    """Whether a value is no number, or one that a float can hold."""
+    try:
+        return not isinstance(value, _NUMBER) or math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def write(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -44,6 +44,8 @@ class TestRead:
             ("searches/000/search.json", "[]", "it has no method"),
             ("runs/000/run.json", '{"method": "cpnas"}', "it has no beta"),
             ("runs/000/run.json", '{"method": 7}', "method is 7"),
+            ("runs/000/run.json", '{"method": "bnas", "beta": NaN}', "beta is nan"),
+            ("runs/000/run.json", f'{{"method": "bnas", "beta": {10**400}}}', "beta is 1000"),
         ],
     )
     def test_a_broken_file_is_named(self, tmp_path, searches, runs, name, content, message):
