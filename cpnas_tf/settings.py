@@ -165,10 +165,12 @@ RULES = {
     "name": Rule(str, _data_set),
     "split": Rule(str, _split),
     "image_size": optional(whole(SMALLEST_SIDE, 4096)),
-    "train_fraction": _ABOVE_0,
-    "validation_fraction": _ABOVE_0,
+    "largest_size": optional(whole(SMALLEST_SIDE, 4096)),
+    "train_fraction": optional(_ABOVE_0),
+    "validation_fraction": optional(_ABOVE_0),
     "train_images": optional(whole(1)),
     "validation_images": optional(whole(1)),
+    "most_images": optional(whole(1)),
     # networks and supernets
     "classes": whole(2),
     "cells": whole(1, 1000),
@@ -211,6 +213,7 @@ RULES = {
     "optimizer": one_of(OPTIMIZERS),
     "decay_batch_norm": _SWITCH,
     "decay_binary_kernels": _SWITCH,
+    "class_weights": _SWITCH,
     "label_smoothing": _BELOW_1,
     "auxiliary_weight": _AT_LEAST_0,
     "early_stopping": optional(whole(1)),
@@ -238,10 +241,10 @@ RULES = {
 
 # The settings in each section of a config, which are arguments of the function it is for.
 SECTIONS = {
-    "data": ("name", "split", "image_size"),
+    "data": ("name", "split", "image_size", "largest_size"),
     "split": (
         *("train_fraction", "validation_fraction", "train_images", "validation_images"),
-        "seed",
+        *("most_images", "seed"),
     ),
     "network": ("cells", "channels", "stem", "real_inputs", "unit", "drop_path"),
     "search": (
@@ -267,7 +270,7 @@ SECTIONS = {
     "training": (
         *("epochs", "batch_size", "optimizer", "learning_rate", "momentum", "weight_decay"),
         *("warmup_epochs", "decay_batch_norm", "decay_binary_kernels", "gradient_clip"),
-        *("label_smoothing", "auxiliary_weight", "early_stopping", "jit_compile"),
+        *("class_weights", "label_smoothing", "auxiliary_weight", "early_stopping", "jit_compile"),
         *("steps_per_execution", "augmentation", "teacher_weight", "temperature", "seed"),
     ),
     "child_parent": (
@@ -276,7 +279,7 @@ SECTIONS = {
     "grid": ("methods", "betas", "search_seeds", "training_seeds"),
     "augmentation": ("crop_area", "crop_padding", "flip", "cutout"),
 }
-HELD_OUT = ("validation_images", "seed")  # the split of a training
+HELD_OUT = ("validation_fraction", "validation_images", "seed")  # the split of a training
 
 
 def check(**values: Any) -> None:

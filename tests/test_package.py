@@ -29,8 +29,9 @@ WITHOUT_TENSORFLOW = (
     *("settings", "cli.app", "cli.config"),
     *("runs.workdir", "runs.search_log", "runs.history", "runs.progress"),
     *("runs.images", "runs.trained"),
-    *("plots.figures", "plots.cells", "plots.guided", "plots.search"),
-    *("reports.html", "reports.search", "reports.pc_darts", "reports.guided", "reports.pages"),
+    *("plots.figures", "plots.cells", "plots.guided", "plots.search", "plots.photos"),
+    *("plots.training", "reports.html", "reports.search", "reports.pc_darts", "reports.guided"),
+    *("reports.pages", "reports.training"),
     *("ablation.table", "ablation.plots", "ablation.report"),
 )
 LAZY = {"matplotlib", "larq_compute_engine", "tensorboard"}

@@ -80,6 +80,17 @@ def define_paths(name: str, description: str) -> None:
     flags.DEFINE_multi(_PathParser(name), flags.ArgumentSerializer(), name, [], description)
 
 
+def define_arguments(name: str, description: str) -> None:
+    """Defines files or folders that are given without the name of a flag, or with it."""
+    flags.DEFINE_flag(
+        _Arguments(_PathParser(name), flags.ArgumentSerializer(), name, [], description)
+    )
+
+
+class _Arguments(flags.MultiFlag):
+    """A flag for the arguments that are of no flag."""
+
+
 class _PathParser(flags.ArgumentParser):
     """Reads paths as `files.local_path` does."""
 
@@ -290,7 +301,11 @@ def _parse(argv, *, help_text):
         arguments = FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
         if config:
             config.check(arguments)
-        rest = FLAGS(argv)
+        command, *rest = FLAGS(argv)
+        for name in FLAGS:
+            if isinstance(FLAGS[name], _Arguments):
+                FLAGS[name].parse(rest)
+                rest = []
         if config and FLAGS.config is not None:
             config.check_values()
         if FLAGS["verbosity"].using_default_value:
@@ -300,9 +315,9 @@ def _parse(argv, *, help_text):
         )
     except Exception as error:
         _refuse(error)
-    if len(rest) > 1:
-        fail(f"error: unknown argument {rest[1]!r}, see --help")
-    return rest
+    if rest:
+        fail(f"error: unknown argument {rest[0]!r}, see --help")
+    return [command]
 
 
 def _refuse(error):

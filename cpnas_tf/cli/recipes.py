@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from cpnas_tf import devices, settings
-from cpnas_tf.catalogue import METHODS
+from cpnas_tf.catalogue import FOLDER, METHODS
 from cpnas_tf.cli.config import call, flagged
 from cpnas_tf.runs.progress import show
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cpnas_tf.training import Training
 
 FLAGS = flags.FLAGS
+_SHOWN_CLASSES = 5
 # The sections of a training's config.
 TRAINING_SECTIONS = (
     *("strategy", "mixed_precision", "data", "split"),
@@ -74,6 +75,28 @@ def load_images() -> tuple[AnyImages, AnyImages]:
             f"{other[0]}x{other[1]}: --config.data.image_size makes them the same"
         )
     return images, test
+
+
+def load_validation() -> AnyImages | None:
+    """The images of --config.data to validate on; None if they are to be drawn."""
+    from cpnas_tf.data import datasets
+
+    section = {key: value for key, value in FLAGS.config.data.items() if key != "split"}
+    with flagged("data"):
+        return datasets.load_validation(**section, data_dir=FLAGS.data_dir)
+
+
+def say_images(**parts: AnyImages | None) -> None:
+    """Says of own images how many there are of each use, of which size, and their classes."""
+    if not FLAGS.config.data.name.startswith(FOLDER):
+        return
+    found = {use: part for use, part in parts.items() if part is not None}
+    first = next(iter(found.values()))
+    height, width, _ = first.image_shape
+    counts = ", ".join(f"{len(part)} to {use}" for use, part in found.items())
+    names = ", ".join(first.class_names[:_SHOWN_CLASSES])
+    more = ", ..." if first.classes > _SHOWN_CLASSES else ""
+    show(f"images of {height}x{width} pixels: {counts}; {first.classes} classes: {names}{more}")
 
 
 def plan_training(
@@ -145,8 +168,11 @@ def load_search_images(run: dict[str, Any]) -> tuple[AnyImages, AnyImages]:
     from cpnas_tf.runs.images import record
 
     images = call(data.load, section="data", data_dir=FLAGS.data_dir)
-    run["images"] = record(images)
-    return call(data.split_for_search, images, section="split")
+    validation = load_validation()
+    run["images"] = record(images, validation)
+    parts = call(data.split_for_search, images, section="split", validation=validation)
+    say_images(train=parts[0], validate=parts[1])
+    return parts
 
 
 def plan_search(method: Method, parts: Sequence[AnyImages | None], **given: Any) -> Any:
@@ -185,8 +211,9 @@ def plan_ablation(
 
     make_deterministic("grid")
     images, test = load_images()
-    run["images"] = record(images, test)
-    parts = call(data.split_for_search, images, section="split")
+    validation = load_validation()
+    run["images"] = record(images, validation, test)
+    parts = call(data.split_for_search, images, section="split", validation=validation)
 
     def start(seed):
         tf.keras.backend.clear_session()

@@ -2,7 +2,8 @@
 
 cpnas evaluate --workdir=DIR
 
-Writes evaluation.json and the confusion matrix's picture, confusion_matrix.png, into the workdir.
+Writes evaluation.json and two pictures into the workdir: confusion_matrix.png, and examples.png, of
+the images that the network is surest of and right, and of those with the largest loss.
 """
 
 import os
@@ -32,14 +33,21 @@ def main() -> None:
         raise ValueError(f"{path} exists: replace it with --overwrite")
     trained = TrainedRun(FLAGS.workdir, data_dir=FLAGS.data_dir)
     app.load_tensorflow()
-    from cpnas_tf import training
+    from cpnas_tf.data import Images
     from cpnas_tf.plots import figures
+    from cpnas_tf.plots.training import plot_examples
+    from cpnas_tf.training.evaluation import classify, measure
 
     test = trained.test_images()
-    evaluation = training.evaluate(trained.network(), test)
-    figure = figures.plot_confusion_matrix(evaluation["confusion_matrix"], test.class_names)
-    picture = os.path.join(FLAGS.workdir, "confusion_matrix.png")
-    files.write_atomically(picture, figures.render(figure, "png"))
+    logits, labels = classify(trained.network(), test)
+    evaluation = measure(logits, labels, test.class_names)
+    matrix = evaluation["confusion_matrix"]
+    drawn = {"confusion_matrix": figures.plot_confusion_matrix(matrix, test.class_names)}
+    if isinstance(test, Images):
+        drawn["examples"] = plot_examples(test.images, logits, labels, test.class_names)
+    for name, figure in drawn.items():
+        picture = os.path.join(FLAGS.workdir, f"{name}.png")
+        files.write_atomically(picture, figures.render(figure, "png"))
     files.write_json(path, evaluation)
     top5 = f", top-5 {evaluation['accuracy_top5']:.2%}" if test.classes > 5 else ""
     show(f"accuracy {evaluation['accuracy']:.2%}{top5} on {evaluation['examples']} images: {path}")

@@ -1,6 +1,6 @@
-"""Draws cells, a search's progress and an ablation's accuracies, as PNG and SVG.
+"""Draws cells, the progress of a search or a training, and an ablation's accuracies: PNG and SVG.
 
-cpnas plot --workdir=DIR --output=DIR     a search's or an ablation's, finished or not
+cpnas plot --workdir=DIR --output=DIR     a search's, a training's or an ablation's, finished or not
 cpnas plot --genotype=FILE --output=DIR   a genotype
 """
 
@@ -16,7 +16,9 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of the command."""
-    app.define_path("workdir", "Workdir of a `cpnas search` or `cpnas ablate`.", required=False)
+    app.define_path(
+        "workdir", "Workdir of a `cpnas search`, `cpnas train` or `cpnas ablate`.", required=False
+    )
     app.define_path(
         "genotype", "Genotype file, or a published one: darts, pc_darts.", required=False
     )
@@ -37,15 +39,19 @@ def _draw():
     from cpnas_tf.ablation import plots as ablation_plots
     from cpnas_tf.ablation import table
     from cpnas_tf.genotypes import Genotype
+    from cpnas_tf.plots import figures
     from cpnas_tf.plots import search as search_plots
-    from cpnas_tf.runs import search_log
+    from cpnas_tf.plots.training import plot_history
+    from cpnas_tf.runs import history, search_log
 
     if FLAGS.genotype:
         return search_plots.plot(FLAGS.output, genotype=Genotype.load(FLAGS.genotype))
     searches, runs = table.read(FLAGS.workdir)
     if runs:
         return ablation_plots.plot(FLAGS.output, searches, runs)
-    log = os.path.join(FLAGS.workdir, "search.csv")
+    log, epochs = (os.path.join(FLAGS.workdir, name) for name in ("search.csv", "history.csv"))
+    if os.path.exists(epochs) and not os.path.exists(log):
+        return figures.save_all(FLAGS.output, {"history": plot_history(history.read(epochs))})
     rows = search_log.read(log)
     path = os.path.join(FLAGS.workdir, "genotype.json")
     genotype = Genotype.load(path) if os.path.exists(path) else None

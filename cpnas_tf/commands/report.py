@@ -1,9 +1,9 @@
-"""Makes the report of a search or of an ablation: one HTML file that needs nothing else.
+"""Makes the report of a run: one HTML file that needs nothing else.
 
 cpnas report --workdir=DIR --output=FILE.html
 
-The workdir is one of `cpnas search` or `cpnas ablate`, finished or not. --train=DIR, once or more,
-shows networks of `cpnas train` beside the paper's.
+The workdir is one of `cpnas search`, `cpnas train` or `cpnas ablate`, finished or not. --train=DIR,
+once or more, shows networks of `cpnas train` beside the paper's in the report of a search.
 """
 
 import os
@@ -18,7 +18,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of the command."""
-    app.define_path("workdir", "Workdir of a `cpnas search` or `cpnas ablate`.")
+    app.define_path("workdir", "Workdir of a `cpnas search`, `cpnas train` or `cpnas ablate`.")
     app.define_path("output", "File for the report.")
     app.define_paths("train", "Workdir of a finished `cpnas train`; may be repeated.")
     app.define_data_dir()
@@ -36,13 +36,15 @@ def main() -> None:
             raise ValueError(f"{FLAGS.output} is there and is no report: choose another --output")
         if not FLAGS.overwrite:
             raise ValueError(f"{FLAGS.output} exists: replace it with --overwrite")
-    if FLAGS.train:
-        app.load_tensorflow()
-    if pages.is_search(FLAGS.workdir):
+    is_search = pages.is_search(FLAGS.workdir)
+    if FLAGS.train and not is_search:
+        raise ValueError(f"--train goes with a search, and {FLAGS.workdir} holds none")
+    is_training = not is_search and pages.is_training(FLAGS.workdir)
+    if is_search:
         trained = [_describe(folder) for folder in FLAGS.train]
         report = pages.make_report(FLAGS.workdir, trained=trained)
-    elif FLAGS.train:
-        raise ValueError(f"--train goes with a search, and {FLAGS.workdir} holds none")
+    elif is_training:
+        report = pages.make_training_report(FLAGS.workdir, costs=_costs(FLAGS.workdir))
     else:
         report = ablation_report.make_report(FLAGS.workdir)
     try:
@@ -52,8 +54,20 @@ def main() -> None:
     show(FLAGS.output)
 
 
+def _costs(folder):
+    """What a training's network costs; None if it is not finished."""
+    if not os.path.exists(os.path.join(folder, "metrics.json")):
+        return None
+    app.load_tensorflow()
+    from cpnas_tf.networks import costs
+    from cpnas_tf.runs.trained import TrainedRun
+
+    return costs.profile(TrainedRun(folder, data_dir=FLAGS.data_dir).network())
+
+
 def _describe(folder):
     """What the report shows of a trained network."""
+    app.load_tensorflow()
     from cpnas_tf.networks import costs
     from cpnas_tf.runs.trained import TrainedRun
 

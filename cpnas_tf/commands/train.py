@@ -74,10 +74,13 @@ def main() -> None:
     strategy = recipes.make_strategy()
     recipes.make_deterministic("training")
     images, test = recipes.load_images()
-    run["images"] = record(images, test)
+    validation = recipes.load_validation()
+    run["images"] = record(images, validation, test)
     for folder in filter(None, (FLAGS.warm_start, FLAGS.teacher)):
         trained.check_classes(folder, images.class_names)
-    images, validation = config.call(data.hold_out, images, section="split")
+    if validation is None:
+        images, validation = config.call(data.hold_out, images, section="split")
+    recipes.say_images(train=images, validate=validation, test=test)
     goes_on = checkpoints.has_checkpoint(FLAGS.workdir) and not FLAGS.overwrite
     planned = recipes.plan_training(
         genotype or FLAGS.model,

@@ -32,11 +32,12 @@ def describe(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
+    largest_size: int | None = None,
 ) -> tuple[tuple[int, int, int], int]:
     """The shape of a data set's images and its number of classes, without reading them.
 
     Args:
-        name, split, data_dir, image_size: see `load`.
+        name, split, data_dir, image_size, largest_size: see `load`.
 
     Returns:
         `((height, width, channels), classes)`.
@@ -48,7 +49,7 @@ def describe(
     _check_split(name, split)
     if name.startswith(FOLDER):
         path = _folder(name, data_dir)
-        return folder.describe(path, split, image_size=image_size)
+        return folder.describe(path, split, image_size=image_size, largest_size=largest_size)
     known = DATASETS[name]
     shape = (image_size, image_size, *known.shape[2:]) if image_size else known.shape
     return shape, known.classes
@@ -61,6 +62,7 @@ def load(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
+    largest_size: int | None = None,
 ) -> AnyImages:
     """Reads one split of a data set, in its fixed order.
 
@@ -75,7 +77,10 @@ def load(
         data_dir: the TFDS data directory, TFDS's own by default; it is also where a relative PATH
             begins.
         image_size: side that the images are resized to, in pixels. Needed for a folder with images
-            of several sizes; 224 by default for ImageNet; the others have a size of their own.
+            of several sizes, unless `largest_size` is given; 224 by default for ImageNet; the
+            others have a size of their own.
+        largest_size: the largest side of a folder's images, in pixels, if `image_size` is to be
+            chosen from them, see `data.folder.choose_size`; other data sets leave it aside.
 
     Returns:
         `Images`, or for ImageNet `data.imagenet.StoredImages`.
@@ -92,7 +97,9 @@ def load(
     """
     _check_split(name, split)
     if name.startswith(FOLDER):
-        return folder.load(_folder(name, data_dir), split, image_size=image_size)
+        return folder.load(
+            _folder(name, data_dir), split, image_size=image_size, largest_size=largest_size
+        )
     builder = _builder(name, data_dir)
     if name == "imagenet2012":
         stored = imagenet.load(builder, split, image_size=image_size)
@@ -120,6 +127,31 @@ def load(
     images = images.take(slice(int(count or len(images))))
     images = images.resize(image_size) if image_size else images
     return _with_origin(images, builder, split)
+
+
+def load_validation(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    largest_size: int | None = None,
+) -> Images | None:
+    """Reads the images to validate on; None of a data set that has no such part.
+
+    Only a folder can have one: all other data sets are validated on a part of the training images.
+
+    Args:
+        name, data_dir, image_size, largest_size: see `load`.
+
+    Raises:
+        ValueError: see `load`.
+    """
+    if not name.startswith(FOLDER):
+        return None
+    path = _folder(name, data_dir)
+    if not folder.has_validation(path):
+        return None
+    return folder.load(path, "validation", image_size=image_size, largest_size=largest_size)
 
 
 def _with_origin(images, builder, split):

@@ -1,23 +1,31 @@
 """Own images: a folder of files, one folder per split and in it one per class, read into memory.
 
-    FOLDER/train/cat/1.jpg    FOLDER/test/cat/7.jpg
-    FOLDER/train/dog/2.png    FOLDER/test/dog/8.png
+    FOLDER/train/cat/1.jpg    FOLDER/test/cat/7.jpg        FOLDER/cat/1.jpg
+    FOLDER/train/dog/2.png    FOLDER/test/dog/8.png   or   FOLDER/dog/2.png
 
-The layout is that of TFDS's `ImageFolder`; each split's is the one that Keras's
-`image_dataset_from_directory` reads. The classes are the names of the folders, sorted.
+The layout is that of TFDS's `ImageFolder`; each split's, and that of a folder without splits, is
+the one that Keras's `image_dataset_from_directory` reads. The classes are the names of the folders,
+sorted by Unicode's code points: capitals first.
+
+There may be a folder to validate on beside those, and then no choice is made by the test images. A
+folder without splits is divided into three, class by class: 70% of the images to train on, 15% to
+validate on and 15% to test with. The names of the files alone decide which are which.
 """
 
 import concurrent.futures
 import contextlib
+import hashlib
+import math
 import os
 import stat
+import statistics
 import unicodedata
 import warnings
 import zlib
 
 import numpy as np
 from absl import logging
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cpnas_tf.catalogue import SMALLEST_SIDE
 from cpnas_tf.data.augmentation import centre_window, resize
@@ -31,24 +39,39 @@ SUFFIXES = (
 )
 # Images that are not read, but that are not left out without a word either.
 OTHER_SUFFIXES = (".arw", ".cr2", ".dng", ".eps", ".heic", ".heif", ".nef", ".psd", ".svg")
-# The names that a split's folder may have.
-SPLITS = {"train": ("train",), "test": ("test", "validation", "val")}
+# The names that a split's folder may have. Without a test folder, one to validate on is for tests.
+SPLITS = {"train": ("train",), "test": ("test",), "validation": ("validation", "valid", "val")}
+HELD_OUT = 0.15  # of a class in a folder without splits, for each of validation and test
+# A side that is chosen is a multiple of 4, for two reduction cells.
+_MULTIPLE = 4
+_MANY_PIXELS, _SIDE_OF_MANY = 2_000_000, 32
 
 
 def describe(
-    path: str | os.PathLike[str], split: str, *, image_size: int | None = None
+    path: str | os.PathLike[str],
+    split: str,
+    *,
+    image_size: int | None = None,
+    largest_size: int | None = None,
 ) -> tuple[tuple[int, int, int], int]:
     """The shape of the images and the number of classes; see `load`.
 
     Returns:
         `((height, width, 3), classes)`.
     """
+    image_size = _chosen(path, image_size, largest_size)
     classes = _files(path, split)
     first = next(iter(classes.values()))[0]
     return _shape(first, image_size), len(classes)
 
 
-def load(path: str | os.PathLike[str], split: str, *, image_size: int | None = None) -> Images:
+def load(
+    path: str | os.PathLike[str],
+    split: str,
+    *,
+    image_size: int | None = None,
+    largest_size: int | None = None,
+) -> Images:
     """Reads the images of a split, in the order of their classes' and files' names.
 
     Every image is what `PIL.Image.open(file).convert("RGB")` gives after its EXIF orientation is
@@ -66,6 +89,8 @@ def load(path: str | os.PathLike[str], split: str, *, image_size: int | None = N
         split: one of `SPLITS`.
         image_size: side of the images, in pixels; by default they stay as they are, which has to
             be of one size.
+        largest_size: the largest side that `choose_size` may choose for `image_size`, if that is
+            not given.
 
     Returns:
         `Images`.
@@ -75,6 +100,7 @@ def load(path: str | os.PathLike[str], split: str, *, image_size: int | None = N
             others in the other split, if files are broken, tiny, or of several sizes without an
             `image_size`, or if the images do not fit in memory.
     """
+    image_size = _chosen(path, image_size, largest_size)
     classes = _files(path, split)
     files = [file for files in classes.values() for file in files]
     shape = _shape(files[0], image_size)
@@ -100,9 +126,51 @@ def load(path: str | os.PathLike[str], split: str, *, image_size: int | None = N
             raise SettingError(first.setting, message)
         raise ValueError(message)
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
-    root = _folder(path, split)
+    root = _root(path, split)
     origin = {f"{split}/{name}": _origin(files, root) for name, files in classes.items()}
     return Images(images, labels, tuple(classes), origin)
+
+
+def has_validation(path: str | os.PathLike[str]) -> bool:
+    """Whether there are images to validate on beside those to train on and those to test with."""
+    return _is_whole(path) or all(_folder(path, split) for split in SPLITS)
+
+
+def choose_size(path: str | os.PathLike[str], largest: int) -> int:
+    """A side of all images, in pixels, that suits the images to train on.
+
+    It enlarges at most half of them. Decision: images of it have at most 2 million pixels together,
+    a size that is quick to train on, or else 32 pixels on each side: 64 up to 488 images, 32 from
+    1953 on.
+
+    Args:
+        path: the folder.
+        largest: the largest side.
+
+    Raises:
+        ValueError: if a folder is missing, or none of the files is an image.
+    """
+    files = [file for files in _files(path, "train").values() for file in files]
+    with _quiet(), concurrent.futures.ThreadPoolExecutor() as pool:
+        sides = [side for side in pool.map(_shorter_side, files) if side]
+    if not sides:
+        raise ValueError(f"none of the {len(files)} images in {path} can be read")
+    many = max(_SIDE_OF_MANY, math.isqrt(_MANY_PIXELS // len(files)))
+    side = min(statistics.median_low(sides), largest, many)
+    return max(side - side % _MULTIPLE, SMALLEST_SIDE)
+
+
+def _chosen(path, image_size, largest_size):
+    return choose_size(path, largest_size) if image_size is None and largest_size else image_size
+
+
+def _shorter_side(file):
+    """The shorter side of the image in a file, in pixels; None of a broken one, refused later."""
+    try:
+        with Image.open(file) as image:
+            return min(image.size)
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def _origin(files, root):
@@ -119,11 +187,11 @@ def _origin(files, root):
 
 def _files(path, split):
     """The paths of the image files by class."""
-    folder = _folder(path, split)
+    folder = _root(path, split)
     if folder is None:
         raise ValueError(
-            f"folder not found: {path}/{split}; "
-            f"expected are images as {path}/train/CLASS/1.jpg and {path}/test/CLASS/2.jpg"
+            f"folder not found: {path}/{split}; expected are images as {path}/train/CLASS/1.jpg "
+            f"and {path}/test/CLASS/2.jpg, or as {path}/CLASS/1.jpg, to be divided"
         )
     classes = _subfolders(folder)
     if len(classes) < 2:
@@ -131,13 +199,49 @@ def _files(path, split):
             f"{folder} needs a folder for each of at least 2 classes, received: "
             f"{', '.join(classes) or 'none'}"
         )
-    _check_same(path, split, classes)
-    return {name: _image_files(folder) for name, folder in classes.items()}
+    if not _is_whole(path):
+        _check_same(path, split, classes)
+        return {name: image_files(folder) for name, folder in classes.items()}
+    return {name: _part(image_files(folder), split, folder) for name, folder in classes.items()}
 
 
 def _folder(path, split):
+    """The folder of a split; None if there is none."""
     folders = (os.path.join(path, name) for name in SPLITS[split])
     return next(filter(os.path.isdir, folders), None)
+
+
+def _is_whole(path):
+    """Whether a folder has the classes' folders in it and none of splits."""
+    has_splits = any(_folder(path, split) for split in SPLITS)
+    return not has_splits and os.path.isdir(path) and bool(_subfolders(path))
+
+
+def _root(path, split):
+    """The folder with the classes' folders that a split's images are in; None if there is none."""
+    if _is_whole(path):
+        return path
+    found = _folder(path, split)
+    return _folder(path, "validation") if split == "test" and not found else found
+
+
+def _part(files, split, folder):
+    """A split's part of the files of a class that are in a folder, in their order.
+
+    The files are dealt out in the order of their names' hashes, so that neighbours in a series of
+    photos come apart, and that a further photo moves few of the others.
+    """
+    if len(files) < len(SPLITS):
+        raise ValueError(
+            f"{folder} needs at least {len(SPLITS)} images, to train on, to validate on and to "
+            f"test with, received: {len(files)}"
+        )
+    names = {file: unicodedata.normalize("NFC", os.path.relpath(file, folder)) for file in files}
+    dealt = sorted(files, key=lambda file: hashlib.sha256(names[file].encode()).digest())
+    end = max(1, round(HELD_OUT * len(files)))
+    parts = {"test": dealt[:end], "validation": dealt[end : 2 * end], "train": dealt[2 * end :]}
+    part = {*parts[split]}
+    return [file for file in files if file in part]
 
 
 def _subfolders(folder):
@@ -168,21 +272,27 @@ def _class_name(path):
 
 
 def _check_same(path, split, names):
-    """Compares the classes with those of the other split, if it is there."""
+    """Compares the classes with those of another split, if it is there."""
     other = "test" if split == "train" else "train"
-    folder = _folder(path, other)
+    folder = _root(path, other)
     different = sorted(set(names) ^ set(_subfolders(folder))) if folder else []
     if different:
         has, lacks = (split, other) if different[0] in names else (other, split)
+        both = " and ".join(each for each in SPLITS if each in (split, other))
         raise ValueError(
-            f"{path} has different classes in train and test, "
+            f"{path} has different classes in {both}, "
             f"such as {different[0]!r}, which is in {has} and not in {lacks}"
         )
 
 
-def _image_files(folder):
-    """The paths of a class's images, those of its subfolders included, in order."""
-    files, left_out = [], []
+def image_files(folder: str | os.PathLike[str]) -> list[str]:
+    """The paths of the images in a folder, those in its subfolders included, in order.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    files: list[str] = []
+    left_out: list[str] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         images = [name for name in folders if name.lower().endswith(SUFFIXES)]  # refused later
@@ -225,7 +335,7 @@ def _read(file, image_size):
     Raises:
         ValueError: naming the file, if it is broken, no image or too small.
     """
-    image = _decode(file)
+    image = decode(file)
     height, width = image.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         raise ValueError(
@@ -238,8 +348,12 @@ def _read(file, image_size):
     return image
 
 
-def _decode(file):
-    """The image in a file as a viewer shows it, uint8 [height, width, 3]."""
+def decode(file: str | os.PathLike[str]) -> np.ndarray:
+    """The image in a file as a viewer shows it, uint8 [height, width, 3].
+
+    Raises:
+        ValueError: naming the file, if it is broken or no image.
+    """
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             raise ValueError(f"{file} is no file: remove it, or give the folder another name")
@@ -250,6 +364,17 @@ def _decode(file):
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"{file} is broken ({reason})") from None
+
+
+def is_plain(file: str | os.PathLike[str]) -> bool:
+    """Whether TensorFlow decodes a file as `decode` does, by `data.decoding`."""
+    try:
+        with _quiet(), Image.open(file) as image:
+            is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+            is_turned = image.format == "JPEG" or is_upright
+            return image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L") and is_turned
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def _to_rgb(image):

@@ -17,20 +17,25 @@ AnyImages = Images | StoredImages  # what `data.load` gives, and every function 
 def split_for_search(
     images: AnyImages,
     *,
-    train_fraction: float = 0.5,
+    validation: AnyImages | None = None,
+    train_fraction: float | None = 0.5,
     validation_fraction: float = 0.05,
     train_images: int | None = None,
     validation_images: int | None = None,
+    most_images: int | None = None,
     seed: int = 0,
 ) -> tuple[AnyImages, AnyImages]:
     """Draws the two disjoint parts of a training set that the search trains and validates on.
 
     Args:
         images: `Images` or `StoredImages` to draw from.
-        train_fraction: share of `images` to train on.
+        validation: the data set's own images to validate on, if it has such a part. Then none of
+            `images` are taken for that.
+        train_fraction: share of `images` to train on; None for all that are not validated on.
         validation_fraction: share of `images` to validate on.
         train_images: number of images to train on, instead of the fraction.
         validation_images: number of images to validate on, instead of the fraction.
+        most_images: the largest number of images to train on; that to validate on is a quarter.
         seed: of the draw, 0..2^32 - 1.
 
     Returns:
@@ -42,9 +47,14 @@ def split_for_search(
     References:
         CP-NAS, section 3.1: 50% of the training set to train, 5% to validate.
     """
+    held_out = 0
+    if validation is None:
+        held_out = _part("validation", len(images), validation_fraction, validation_images)
+    rest = len(images) - held_out
+    if train_fraction is None and train_images is None:
+        train_images = rest
     train = _part("train", len(images), train_fraction, train_images)
-    validation = _part("validation", len(images), validation_fraction, validation_images)
-    if train + validation > len(images):
+    if train > rest:
         first, second = (
             f"{part}_{'fraction' if count is None else 'images'}"
             for part, count in (("train", train_images), ("validation", validation_images))
@@ -52,15 +62,26 @@ def split_for_search(
         raise SettingError(
             first,
             f"{first} and {second} must be at most the {len(images)} images that there are, "
-            f"received: {train} and {validation} images",
+            f"received: {train} and {held_out} images",
         )
-    drawn = images.draw(train, validation, seed=seed)
-    return drawn[0], drawn[1]
+    part, drawn = images.draw(train, held_out, seed=seed)
+    validation = drawn if validation is None else validation
+    if most_images is None:
+        return part, validation
+    return _at_most(part, most_images, seed), _at_most(validation, most_images // 4 or 1, seed)
+
+
+def _at_most(images, count, seed):
+    return images.draw(count, seed=seed)[0] if len(images) > count else images
 
 
 @checked("split")
 def hold_out(
-    images: AnyImages, *, validation_images: int | None = None, seed: int = 0
+    images: AnyImages,
+    *,
+    validation_fraction: float | None = None,
+    validation_images: int | None = None,
+    seed: int = 0,
 ) -> tuple[AnyImages, AnyImages | None]:
     """Splits a validation part off the images of a training.
 
@@ -68,7 +89,8 @@ def hold_out(
 
     Args:
         images: `Images`.
-        validation_images: how many to validate on; None for none.
+        validation_fraction: share of `images` to validate on; None for none.
+        validation_images: how many to validate on, instead of the fraction.
         seed: of the split.
 
     Returns:
@@ -78,7 +100,9 @@ def hold_out(
         ValueError: if there are not more images than that.
     """
     if validation_images is None:
-        return images, None
+        if validation_fraction is None:
+            return images, None
+        validation_images = _part("validation", len(images), validation_fraction, None)
     if validation_images >= len(images):
         raise SettingError(
             "validation_images",
@@ -94,7 +118,7 @@ def hold_out(
 
 
 def _part(name, total, fraction, count):
-    size = int(round(fraction * total, 6)) if count is None else count
+    size = int(round((fraction or 0) * total, 6)) if count is None else count
     if size < 1:
         setting = f"{name}_fraction"
         raise SettingError(

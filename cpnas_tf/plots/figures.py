@@ -24,7 +24,7 @@ NARROW_WIDTH = 4.2  # inches: on a phone, text of 8 points is still of 9 pixels
 PIXELS_PER_INCH = 200
 SAVE_STYLE: dict[Any, str] = {"svg.fonttype": "none", "svg.hashsalt": "cpnas_tf"}
 _NAMED_CLASSES = 20
-_NOT_IN_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NOT_IN_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def new_figure(height: float, *, width: float = WIDTH) -> Figure:
@@ -44,7 +44,7 @@ def name_ticks(axis: Axis, names: Sequence[str], **style: Any) -> None:
         names: one per position.
         style: of the labels, as for `matplotlib.text.Text`.
     """
-    labels = [_NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", name) for name in names]
+    labels = [NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", name) for name in names]
     axis.set_ticks(range(len(names)), labels, parse_math=False, **style)
 
 

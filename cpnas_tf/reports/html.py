@@ -6,6 +6,7 @@ nothing, and its policy makes the browser enforce that. It adapts to phones, dar
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,18 @@ def figure(picture: Figure, *, name: str, title: str, caption: str, narrow: bool
     svg.set("style", f"min-width: {0.9 * width:.0f}px; max-width: {width:.0f}px")
     scroll = {"class_": "scroll", "role": "region", "tabindex": "0", "aria_label": title}
     return element("figure", element("div", svg, **scroll), element("figcaption", caption))
+
+
+def picture(png: bytes, *, title: str, caption: str) -> Element:
+    """A PNG file with its caption.
+
+    Args:
+        png: the file's bytes, which become a part of the page.
+        title: what it shows, for screen readers.
+        caption: the text below it.
+    """
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return element("figure", element("img", src=source, alt=title), element("figcaption", caption))
 
 
 def inline_svg(svg: bytes, *, name: str, title: str) -> Element:

@@ -15,14 +15,15 @@ from cpnas_tf.genotypes import Genotype
 from cpnas_tf.reports import guided as guided_report
 from cpnas_tf.reports import pc_darts as pc_darts_report
 from cpnas_tf.reports import search as search_report
+from cpnas_tf.reports import training as training_report
 from cpnas_tf.reports.html import element, page, section, table
-from cpnas_tf.runs import search_log
+from cpnas_tf.runs import history, search_log
 from cpnas_tf.runs.workdir import check_format
 
 _READ_BY = ", read by cpnas_tf "  # stands in every report
 NOTHING = (
     "nothing to report in {}: there is neither a search (search.csv, genotype.json) nor a finished "
-    "run of an ablation (runs/*/run.json)"
+    "run of an ablation (runs/*/run.json) nor an epoch of a training (history.csv)"
 )
 
 # What a report shows of each kind of log.
@@ -53,6 +54,55 @@ def make_report(
         raise ValueError(NOTHING.format(workdir))
     log, genotype = (os.path.join(workdir, name) for name in ("search.csv", "genotype.json"))
     return assemble("Search", workdir, run, _sections(log, genotype, config_of(run), trained))
+
+
+def make_training_report(
+    workdir: str | os.PathLike[str], *, costs: Mapping[str, Any] | None = None
+) -> bytes:
+    """Makes the report of a finished or unfinished training.
+
+    Args:
+        workdir: the training's folder.
+        costs: of its network, see `reports.training.sections`; None if it is not finished.
+
+    Returns:
+        The bytes of an HTML file.
+
+    Raises:
+        ValueError: if the folder holds no epoch of a training, or one of its files is broken.
+    """
+    run = read_run(workdir)
+    rows = _read_history(workdir)
+    path = os.path.join(workdir, "evaluation.json")
+    evaluation = read_json(path) if os.path.exists(path) else None
+    pictures = {}
+    for name in ("confusion_matrix", "examples") if evaluation else ():
+        path = os.path.join(workdir, f"{name}.png")
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                pictures[name] = file.read()
+    made = training_report.sections(
+        rows, run=run, evaluation=evaluation, costs=costs, pictures=pictures
+    )
+    return assemble(training_report.title(run, evaluation), workdir, run, made)
+
+
+def _read_history(workdir):
+    path = os.path.join(workdir, "history.csv")
+    if not is_training(workdir):
+        raise ValueError(NOTHING.format(workdir))
+    try:
+        rows = history.read(path)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    if not rows:
+        raise ValueError(f"{path} has no epoch yet")
+    return rows
+
+
+def is_training(workdir: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds epochs of a training."""
+    return os.path.exists(os.path.join(workdir, "history.csv"))
 
 
 def is_search(workdir: str | os.PathLike[str]) -> bool:
@@ -94,7 +144,7 @@ def read_run(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(run, dict):
         raise ValueError(f"cannot read {path}: a JSON object is needed, received: {run!r}")
     check_format(run, path)
-    hidden = ("data_dir", "cwd", "images", "written")
+    hidden = ("data_dir", "cwd", "images", "written", "teacher", "warm_start")
     shown = {key: value for key, value in run.items() if key not in hidden}
     name = search_report.setting(config_of(run), "data", "name")
     if isinstance(name, str):

@@ -9,19 +9,21 @@ if TYPE_CHECKING:
     from cpnas_tf.data import AnyImages
 
 
-def record(*splits: AnyImages) -> dict[str, Any]:
+def record(images: AnyImages, *others: AnyImages | None) -> dict[str, Any]:
     """What `config.json` holds of the images that a run reads.
 
     Args:
-        splits: the run's `Images` or `StoredImages` as `data.load` read them, of the same classes.
+        images: `Images` or `StoredImages` as `data.load` read them.
+        others: those of other splits, of the same classes; None of a split that there is not.
 
     Returns:
         A dict: `classes`, the names in the order of the labels; `shape`, `[height, width,
         channels]`; and `origin`, see `Images`, of all splits together.
     """
+    splits = [images, *(split for split in others if split is not None)]
     return {
-        "classes": list(splits[0].class_names),
-        "shape": list(splits[0].image_shape),
+        "classes": list(images.class_names),
+        "shape": list(images.image_shape),
         "origin": {part: text for split in splits for part, text in split.origin.items()},
     }
 

@@ -117,6 +117,8 @@ class TrainedRun:
         from cpnas_tf.data import datasets
 
         section = {**self.config["data"], "split": "test"}
+        if section.get("largest_size") and section["name"].startswith(FOLDER):
+            section["image_size"] = self._shape()[0][0]  # chosen from the images to train on
         test = datasets.load(**section, data_dir=self._place(section["name"]))
         difference = images.difference(self.record.get("images"), images.record(test))
         if difference:

@@ -30,8 +30,8 @@ SEARCH = (
     *("tuner/state_*.npz", "states/state_*.npz"),  # of version 0.1
 )
 TRAINING = (
-    *("metrics.json", "evaluation.json", "confusion_matrix.png", "history.csv"),
-    *(_LOGS, *_CHECKPOINTS),
+    *("metrics.json", "evaluation.json", "confusion_matrix.png", "examples.png"),
+    *("history.csv", _LOGS, *_CHECKPOINTS),
 )
 # What a search and a training of an ablation write, in a folder and under a lock of their own.
 SEARCH_OF_ABLATION = ("search.json", *SEARCH, ".lock")

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,24 @@ def evaluate(model: tf.keras.Model, images: AnyImages, *, batch_size: int = 256)
         >>> cpnas_tf.evaluate(model, images)["accuracy"]  # of two classes, one for all images
         0.5
     """
+    logits, labels = classify(model, images, batch_size=batch_size)
+    return measure(logits, labels, images.class_names)
+
+
+def classify(
+    model: tf.keras.Model, images: AnyImages, *, batch_size: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs a classifier on all images.
+
+    Args:
+        model, images, batch_size: see `evaluate`.
+
+    Returns:
+        `(logits, labels)`, float32 `[n, classes]` and int32 `[n]`.
+
+    Raises:
+        ValueError: if the model gives outputs that are not finite.
+    """
     predict = tf.function(functools.partial(model, training=False), autograph=False)
     batches = [
         (predict(batch).numpy(), batch_labels.numpy())
@@ -70,9 +89,14 @@ def evaluate(model: tf.keras.Model, images: AnyImages, *, batch_size: int = 256)
         raise ValueError(
             "the network's outputs are not finite numbers: train it with a lower learning_rate"
         )
+    return logits, labels
+
+
+def measure(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    """What `evaluate` returns, of what `classify` does."""
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()
     top5 = tf.math.in_top_k(labels, logits, min(5, logits.shape[1])).numpy()
-    confusion = tf.math.confusion_matrix(labels, logits.argmax(axis=1), images.classes).numpy()
+    confusion = tf.math.confusion_matrix(labels, logits.argmax(axis=1), len(class_names)).numpy()
     return {
         "accuracy": float(confusion.trace() / len(labels)),
         "accuracy_top5": float(top5.mean()),
@@ -80,7 +104,7 @@ def evaluate(model: tf.keras.Model, images: AnyImages, *, batch_size: int = 256)
         "examples": len(labels),
         "per_class": {
             name: float(row[index] / row.sum()) if row.any() else None
-            for index, (name, row) in enumerate(zip(images.class_names, confusion, strict=True))
+            for index, (name, row) in enumerate(zip(class_names, confusion, strict=True))
         },
         "confusion_matrix": confusion.tolist(),
     }

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -49,6 +50,8 @@ class Training:
         warmup_epochs: over how many epochs the learning rate rises from 0, before the cosine.
         decay_batch_norm: whether weight decay is on batch normalization's parameters, too.
         decay_binary_kernels: whether it is on the latent weights of 1-bit kernels, too.
+        class_weights: whether the images of a class count the more in the loss the fewer they are,
+            so that all classes count the same together: n / (classes * n_c) of n images.
         label_smoothing: the share of a label that is spread over all classes, in [0, 1).
         auxiliary_weight: of the loss of an auxiliary tower (see `add_auxiliary_tower`)
             that is trained beside the classifier and left out elsewhere; 0 for none.
@@ -90,6 +93,7 @@ class Training:
         decay_batch_norm: bool = True,
         decay_binary_kernels: bool = True,
         gradient_clip: float = 5.0,
+        class_weights: bool = False,
         label_smoothing: float = 0.0,
         auxiliary_weight: float = 0.0,
         early_stopping: int | None = None,
@@ -129,6 +133,7 @@ class Training:
         self._is_warm = warm_start is not None
         if warm_start is not None:
             load_weights(model, local_path(warm_start))
+        weights = _class_weights(images) if class_weights else None
         with devices.scope(self._strategy, policy=model.dtype_policy):
             self._trained = add_auxiliary_tower(model) if auxiliary_weight else model
             outputs = len(self._trained.outputs)
@@ -148,7 +153,7 @@ class Training:
                     ],
                     **settings,
                 ),
-                loss=[_cross_entropy(label_smoothing)] * outputs,
+                loss=[_cross_entropy(label_smoothing, weights)] * outputs,
                 loss_weights=loss_weights,
                 metrics=[["accuracy"], []][:outputs],
                 jit_compile=jit_compile,
@@ -295,8 +300,19 @@ def _check_devices(strategy, batch_size, jit_compile):
         )
 
 
-def _cross_entropy(smoothing=0.0):
-    """Cross-entropy of integer labels and logits, in float32, with smoothed labels."""
+def _class_weights(images):
+    """The weight of each class's images, float32 [classes]; 0 of a class without images."""
+    counts = np.bincount(images.labels, minlength=images.classes)
+    return np.where(counts, len(images) / (images.classes * np.maximum(counts, 1)), 0).astype("f4")
+
+
+def _cross_entropy(smoothing=0.0, class_weights=None):
+    """Cross-entropy of integer labels and logits, in float32, with smoothed labels.
+
+    Args:
+        smoothing: share of a label that is spread over all classes.
+        class_weights: of the classes' losses, float32 [classes]; None for 1.
+    """
 
     def cross_entropy(labels, logits):
         logits = tf.cast(logits, tf.float32)
@@ -304,6 +320,9 @@ def _cross_entropy(smoothing=0.0):
         if smoothing:
             uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
             losses = (1 - smoothing) * losses + smoothing * uniform
+        if class_weights is not None:
+            labels = tf.reshape(tf.cast(labels, tf.int32), tf.shape(losses))
+            losses *= tf.gather(class_weights, labels)
         return losses
 
     return cross_entropy

@@ -17,8 +17,8 @@ def test_what_is_written(runs):
     assert list(evaluation["per_class"]) == list("0123456789")
     matrix = evaluation["confusion_matrix"]
     assert sum(matrix[i][i] for i in range(10)) == round(evaluation["accuracy"] * 360)
-    picture = (runs / "train" / "confusion_matrix.png").read_bytes()
-    assert picture.startswith(b"\x89PNG")
+    for name in ("confusion_matrix", "examples"):
+        assert (runs / "train" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_overwrite(runs, copy_of):

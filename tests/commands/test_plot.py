@@ -24,6 +24,12 @@ def test_a_search_by_epochs(tmp_path):
     assert "architecture" in (tmp_path / "plots/search.svg").read_text()
 
 
+def test_a_training(runs, tmp_path):
+    printed = succeed(forked.run("plot", f"--workdir={runs}/train", f"--output={tmp_path}/plots"))
+    assert printed.split() == [f"{tmp_path}/plots/history.{kind}" for kind in ("png", "svg")]
+    assert "cross-entropy" in (tmp_path / "plots" / "history.svg").read_text()
+
+
 def test_a_genotype(runs, tmp_path):
     genotype = f"--genotype={runs}/search/genotype.json"
     printed = succeed(forked.run("plot", genotype, f"--output={tmp_path}/plots")).split()
@@ -45,7 +51,7 @@ def test_it_takes_a_workdir_or_a_genotype(tmp_path, genotype):
     check_refused(tmp_path, "plot", *arguments, value="workdir")
 
 
-@pytest.mark.parametrize("workdir", ["missing", "{runs}/train"])
+@pytest.mark.parametrize("workdir", ["missing", "{runs}/export"])
 def test_no_search(runs, tmp_path, workdir):
     path = tmp_path / workdir.format(runs=runs)
     arguments = (f"--workdir={path}", f"--output={tmp_path}/output")

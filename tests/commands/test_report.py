@@ -21,6 +21,25 @@ def test_what_is_written(runs, tmp_path):
     assert row[4] == f"{profile['memory_mbit']:.2f}"
 
 
+def test_a_training(runs, copy_of, tmp_path):
+    output = tmp_path / "report.html"
+    succeed(forked.run("report", f"--workdir={runs}/train", f"--output={output}"))
+    page = Page(output.read_bytes())
+    evaluation = read_json(runs / "train" / "evaluation.json")
+    assert page.headings[0] == f"{evaluation['accuracy']:.2%} test accuracy: child on digits"
+    assert {"Confusion matrix", "Examples", "Size", "Cells"} <= set(page.headings)
+    profile = json.loads(
+        succeed(forked.run("profile", *TRAIN, f"--genotype={runs}/search/genotype.json", "--json"))
+    )
+    sizes = dict(page.tables["The network's size and cost, counted as the paper does"])
+    assert sizes["memory, Mbit"] == f"{profile['memory_mbit']:.2f}"
+    workdir = copy_of("train")
+    (workdir / "metrics.json").unlink()
+    arguments = (f"--workdir={workdir}", f"--output={output}", "--overwrite")
+    succeed(forked.run("report", *arguments))
+    assert "Unfinished: 2 of 2 epochs are done." in Page(output.read_bytes()).words
+
+
 def test_overwrite(runs, tmp_path):
     arguments = (f"--workdir={runs}/search", f"--output={tmp_path}/report.html")
     succeed(forked.run("report", *arguments))
@@ -33,7 +52,7 @@ def test_overwrite(runs, tmp_path):
     assert (tmp_path / "report.html").read_bytes() == report
 
 
-@pytest.mark.parametrize("workdir", ["missing", "{runs}/train", "{runs}/search/search.csv"])
+@pytest.mark.parametrize("workdir", ["missing", "{runs}/export", "{runs}/search/search.csv"])
 def test_no_search(runs, tmp_path, workdir):
     path = tmp_path / workdir.format(runs=runs)
     arguments = (f"--workdir={path}", f"--output={tmp_path}/report.html")

@@ -316,6 +316,9 @@ class TestSplitForSearch:
             (100, {"train_images": 10}, (10, 5)),
             (100, {"validation_images": 50}, (50, 50)),
             (100, {"train_images": 1, "validation_images": 99, "train_fraction": 1.0}, (1, 99)),
+            (100, {"train_fraction": None, "validation_fraction": 0.15}, (85, 15)),
+            (100, {"train_fraction": None, "most_images": 60}, (60, 5)),
+            (999, {"train_fraction": None, "validation_images": 500, "most_images": 60}, (60, 15)),
         ],
     )
     def test_sizes_and_disjointness(self, count, settings, sizes):
@@ -326,6 +329,25 @@ class TestSplitForSearch:
         assert len(set(numbers)) == sum(sizes)
         labels = np.concatenate([part.labels for part in parts])
         np.testing.assert_array_equal(labels, numbers % 7)
+
+    def test_a_data_set_s_own_validation_part_is_taken(self):
+        images = numbered_images(40)
+        train, own = images.take(slice(30)), images.take(slice(30, 40))
+        settings = {"train_fraction": None, "validation_images": 5}
+        part, validation = data.split_for_search(train, validation=own, **settings)
+        assert sorted(numbers_of(part.images)) == list(range(30))
+        assert validation is own
+        few = data.split_for_search(train, validation=own, most_images=16, **settings)
+        assert list(map(len, few)) == [16, 4]
+        assert set(numbers_of(few[1].images)) < set(range(30, 40))
+        assert len(data.split_for_search(train, validation=own)[0]) == 15
+
+    def test_a_search_and_a_training_validate_on_the_same(self):
+        images, shares = numbered_images(50), {"validation_fraction": 0.3, "seed": 4}
+        searched = data.split_for_search(images, train_fraction=None, **shares)
+        trained = data.hold_out(images, **shares)
+        for one, other in zip(searched, trained, strict=True):
+            np.testing.assert_array_equal(one.images, other.images)
 
     def test_only_the_seed_decides(self):
         images = numbered_images(1000)
@@ -355,6 +377,8 @@ class TestSplitForSearch:
                 {"validation_fraction": 0.04},
                 "validation_fraction must be at least one of the 20 images, received: 0.04",
             ),
+            ({"validation_fraction": None}, "validation_fraction must be at least one .*: None"),
+            ({"most_images": 0}, "most_images must be a whole number >= 1, or None, .*: 0"),
             ({"validation_images": 0}, "validation_images must be a whole number >= 1, .*: 0"),
             ({"train_images": -3}, "train_images must be a whole number >= 1, .*: -3"),
         ],

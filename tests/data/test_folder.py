@@ -1,3 +1,4 @@
+import itertools
 import os
 import shutil
 
@@ -180,6 +181,138 @@ class TestLoad:
             image_folder.load(folder, "train", image_size=8).images,
             image_folder.load(folder, "train").images,
         )
+
+
+class TestParts:
+    """Which images are to train on, to validate on and to test with."""
+
+    @pytest.fixture
+    def whole(self, tmp_path):
+        """A folder of two classes, 20 and 7 images, without splits."""
+        for name, count in (("cat", 20), ("dog", 7)):
+            for number in range(count):
+                write(tmp_path / name / f"{number}.png", pixels())
+        return tmp_path
+
+    def parts(self, folder):
+        """The files of each part, by class."""
+        return {split: image_folder._files(folder, split) for split in image_folder.SPLITS}
+
+    def test_a_folder_without_splits_is_divided_class_by_class(self, whole):
+        parts = self.parts(whole)
+        counts = {split: [len(files) for files in parts[split].values()] for split in parts}
+        assert counts == {"train": [14, 5], "validation": [3, 1], "test": [3, 1]}
+        for name in ("cat", "dog"):
+            files = sum((parts[split][name] for split in parts), [])
+            assert sorted(files) == sorted(map(str, (whole / name).iterdir()))
+        assert image_folder.has_validation(whole)
+        loaded = {split: image_folder.load(whole, split) for split in parts}
+        assert {split: len(images) for split, images in loaded.items()} == {
+            **{"train": 19, "validation": 4, "test": 4}
+        }
+        assert loaded["validation"].origin.keys() == {"validation/cat", "validation/dog"}
+        assert loaded["test"].class_names == ("cat", "dog")
+
+    def test_the_names_of_the_files_decide(self, whole, tmp_path_factory):
+        elsewhere = tmp_path_factory.mktemp("elsewhere") / "copy"
+        before = self.parts(shutil.copytree(whole, elsewhere))
+        for number in range(20):
+            write(elsewhere / "cat" / f"{number}.png", pixels())
+        write(elsewhere / "cow" / "1.png", pixels())
+        for number in range(2, 5):
+            write(elsewhere / "cow" / f"{number}.png", pixels())
+        after = self.parts(elsewhere)
+        for split in before:
+            assert {name: after[split][name] for name in ("cat", "dog")} == before[split]
+
+    def test_a_further_image_moves_few(self, whole):
+        before = self.parts(whole)["test"]["cat"]
+        write(whole / "cat" / "new.png", pixels())
+        assert len({*before} - {*self.parts(whole)["test"]["cat"]}) <= 1
+
+    def test_a_series_comes_apart(self, whole):
+        for number in range(20, 100):
+            write(whole / "cat" / f"{number}.png", pixels())
+        numbers = {int(os.path.basename(f)[:-4]) for f in self.parts(whole)["test"]["cat"]}
+        assert len({number // 20 for number in numbers}) == 5
+
+    @pytest.mark.parametrize("name", ["validation", "valid", "val"])
+    def test_the_names_of_a_validation_folder(self, folder, name):
+        assert not image_folder.has_validation(folder)
+        image = write(folder / name / "cat" / "0.png", pixels())
+        write(folder / name / "dog" / "0.png", pixels())
+        assert image_folder.has_validation(folder)
+        found = image_folder.load(folder, "validation")
+        np.testing.assert_array_equal(found.images[0], image)
+        assert [len(image_folder.load(folder, split)) for split in datasets.SPLITS] == [2, 2]
+
+    def test_one_that_is_for_tests_is_not_for_validation(self, folder):
+        folder.joinpath("test").rename(folder / "val")
+        assert not image_folder.has_validation(folder)
+        assert datasets.load_validation(f"folder:{folder}") is None
+
+    def test_of_other_classes(self, folder):
+        write(folder / "val" / "cow" / "0.png", pixels())
+        write(folder / "val" / "dog" / "0.png", pixels())
+        with pytest.raises(ValueError, match="different classes in train and validation"):
+            datasets.load_validation(f"folder:{folder}")
+
+    def test_a_class_of_two_images(self, whole):
+        for number in range(2):
+            write(whole / "cow" / f"{number}.png", pixels())
+        with pytest.raises(ValueError, match="/cow needs at least 3 images, .*: 2") as error:
+            image_folder.load(whole, "test")
+        assert_one_line(error)
+
+
+class TestChosenSize:
+    """The side that images of several sizes get."""
+
+    @pytest.mark.parametrize(
+        ("sides", "largest", "chosen"),
+        [
+            ([(100, 40), (50, 60), (300, 200)], 64, 48),  # the second, as a multiple of 4
+            ([(4000, 3000)], 64, 64),
+            ([(4000, 3000)], 96, 96),
+            ([(28, 28)], 64, 28),
+            ([(9, 30)], 64, 8),
+        ],
+    )
+    def test_half_of_the_images_are_not_enlarged(self, tmp_path, sides, largest, chosen):
+        for number, size in enumerate(sides):
+            for split, name in itertools.product(datasets.SPLITS, ("cat", "dog")):
+                path = tmp_path / split / name / f"{number}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", size).save(path)
+        assert image_folder.choose_size(tmp_path, largest) == chosen
+        for split in datasets.SPLITS:
+            images = image_folder.load(tmp_path, split, largest_size=largest)
+            assert images.image_shape == (chosen, chosen, 3)
+            described = image_folder.describe(tmp_path, split, largest_size=largest)
+            assert described == (images.image_shape, 2)
+        assert image_folder.load(tmp_path, "test", image_size=12, largest_size=largest).image_shape[
+            :2
+        ] == (12, 12)
+
+    @pytest.mark.parametrize(("count", "chosen"), [(488, 64), (500, 60), (1954, 32), (9999, 32)])
+    def test_it_is_less_of_many(self, monkeypatch, count, chosen):
+        files = {"cat": ["a"] * (count - 1), "dog": ["b"]}
+        monkeypatch.setattr(image_folder, "_files", lambda path, split: files)
+        monkeypatch.setattr(image_folder, "_shorter_side", lambda file: 500)
+        assert image_folder.choose_size("photos", 64) == chosen
+
+    def test_broken_images_are_left_to_load(self, folder):
+        (folder / "train" / "cat" / "broken.png").write_bytes(b"none")
+        assert image_folder.choose_size(folder, 64) == 8
+        with pytest.raises(ValueError, match="1 of 3 images cannot .*broken.png is broken"):
+            image_folder.load(folder, "train", largest_size=64)
+
+    def test_no_image_at_all(self, folder):
+        for path in folder.glob("train/*/*"):
+            path.write_bytes(b"none")
+        with pytest.raises(ValueError, match="none of the 2 images in .* can be read") as error:
+            image_folder.load(folder, "train", largest_size=64)
+        assert_one_line(error)
 
 
 class TestOrigin:

@@ -56,9 +56,9 @@ def child_loss():
     return ChildParentLoss(filter_weight=0.5, centre_weight=0.25)
 
 
-def train(model, folder, **settings):
+def train(model, folder, images=IMAGES, **settings):
     settings = {"epochs": EPOCHS, "batch_size": BATCH, "learning_rate": 0.05, **settings}
-    return training.train(model, IMAGES, validation=VALIDATION, directory=folder, **settings)
+    return training.train(model, images, validation=VALIDATION, directory=folder, **settings)
 
 
 def train_child(model, folder, loss=None, **settings):
