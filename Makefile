@@ -1,5 +1,5 @@
-# make quickstart   search, train, evaluate, export and plot on the digits, into runs/quickstart; to be
-#                   done in minutes, with half of the images and of the epochs of the configs
+# make quickstart   search, train, evaluate, export, plot and report on the digits, into runs/quickstart;
+#                   to be done in minutes, with half of the images and of the epochs of the configs
 # make test         lint, format and type check, tests
 # make soak         the tests that take minutes, such as many kills at random instants
 #
@@ -19,6 +19,7 @@ quickstart: .venv/installed
 	$(MAKE) --jobs=2 --no-print-directory quickstart-train quickstart-train_parent
 	$(CPNAS) export --workdir=$(RUN)/train --output=$(RUN)/export --overwrite
 	$(CPNAS) plot --workdir=$(RUN)/search --output=$(RUN)/plots --overwrite
+	$(CPNAS) report --workdir=$(RUN)/train --output=$(RUN)/report.html --overwrite
 	$(VENV_PYTHON) bin/quickstart.py --folder=$(RUN)
 
 # Child and parent at the same time.

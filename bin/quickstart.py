@@ -46,6 +46,7 @@ def main():
         f"\nexported  {path('export', 'saved_model')}, largest difference to Keras "
         f"{exported['largest_difference']:.1e} on {exported['images_checked']} images"
         f"\ndrawn     {path('plots')}"
+        f"\nreport    {path('report.html')}"
     )
 
 

@@ -16,5 +16,5 @@ def test_it_sums_up_what_the_other_commands_made(runs, tmp_path):
     printed = succeed(forked.run("quickstart", f"--folder={folder}"))
     accuracy = read_json(runs / "train" / "evaluation.json")["accuracy"]
     assert re.search(rf"test accuracy +{accuracy:.2%} +{accuracy:.2%}\n", printed)
-    for name in ("search/genotype.json", "train", "export/saved_model", "plots"):
+    for name in ("search/genotype.json", "train", "export/saved_model", "plots", "report.html"):
         assert f"{folder}/{name}" in printed
