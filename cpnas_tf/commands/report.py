@@ -72,12 +72,13 @@ def _describe(folder):
     from cpnas_tf.runs.trained import TrainedRun
 
     trained = TrainedRun(folder, data_dir=FLAGS.data_dir)
+    evaluation = trained.evaluation or {"accuracy": trained.metrics["val_accuracy"]}
     return {
         "name": os.path.basename(os.path.abspath(folder)),
         "precision": trained.precision,
         "data": trained.config["data"]["name"],
         "genotype": trained.genotype,
-        "accuracy": trained.metrics["val_accuracy"],
+        "accuracy": evaluation["accuracy"],
         "seconds": trained.metrics["seconds"],
         **costs.profile(trained.network()),
     }
