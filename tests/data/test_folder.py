@@ -234,7 +234,7 @@ class TestParts:
         for number in range(20, 100):
             write(whole / "cat" / f"{number}.png", pixels())
         numbers = {int(os.path.basename(f)[:-4]) for f in self.parts(whole)["test"]["cat"]}
-        assert len({number // 20 for number in numbers}) == 5
+        assert len({number // 25 for number in numbers}) == 4
 
     @pytest.mark.parametrize("name", ["validation", "valid", "val"])
     def test_the_names_of_a_validation_folder(self, folder, name):

@@ -173,12 +173,12 @@ class TestOptions:
         few = data.Images(IMAGES.images[:16], np.array([0] * 12 + [2] * 4), CLASS_NAMES)
         model = small_model()
         row = first_epoch(model, tmp_path, images=few, class_weights=True)
+        plain = training.evaluate(model, VALIDATION)["loss"]
         logits, labels = epoch_logits(model, few)
         losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         means = [tf.reduce_mean(losses[labels == label]) for label in (0, 2)]
         # Of three classes one has no image: the others weigh 12 and 4 thirds of 16 images.
         assert row["loss"] == pytest.approx(float(sum(means)) / 3, rel=1e-4)
-        plain = training.evaluate(model, VALIDATION)["loss"]
         assert row["val_loss"] == pytest.approx(plain, rel=1e-4)
 
     def test_the_auxiliary_tower_is_trained_and_left_out_of_the_rest(self, tmp_path):
