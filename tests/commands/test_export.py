@@ -16,7 +16,8 @@ def hide_lce():
 
 
 def test_what_is_written(runs):
-    written = {"saved_model", "export.json", "README.md", "genotype.png"}
+    written = {"saved_model", "export.json", "README.md", "genotype.png", "predict.py"}
+    written |= {"model_litert.tflite"}
     flatbuffer = {"model.tflite"} if HAS_LCE else set()
     assert {path.name for path in (runs / "export").iterdir()} == written | flatbuffer
     assert (runs / "export" / "saved_model" / "saved_model.pb").is_file()
@@ -24,9 +25,9 @@ def test_what_is_written(runs):
     assert summary["images_checked"] == 360
     assert summary["changed_predictions"] == 0
     assert summary["largest_difference"] <= 1e-4
-    if HAS_LCE:
-        assert summary["tflite_images_checked"] == 360
-        assert summary["tflite_changed_predictions"] == 0
+    for prefix in ["litert_", *(["tflite_"] * HAS_LCE)]:
+        assert summary[f"{prefix}images_checked"] == 360
+        assert summary[f"{prefix}changed_predictions"] == 0
 
 
 def test_a_parent(copy_of, tmp_path):
@@ -36,15 +37,18 @@ def test_a_parent(copy_of, tmp_path):
     arguments = (f"--workdir={workdir}", f"--output={tmp_path}/export")
     succeed(forked.run("export", *arguments))
     summary = read_json(tmp_path / "export" / "export.json")
-    assert summary["tflite_bytes"] == (tmp_path / "export" / "model.tflite").stat().st_size
-    assert summary["tflite_changed_predictions"] == summary["changed_predictions"] == 0
+    flatbuffer = tmp_path / "export" / "model_litert.tflite"
+    assert summary["litert_bytes"] == flatbuffer.stat().st_size
+    assert summary["litert_changed_predictions"] == summary["changed_predictions"] == 0
+    assert summary["tflite_bytes"] is None
 
 
 def test_it_says_that_the_flatbuffer_needs_lce(runs, tmp_path):
     arguments = (f"--workdir={runs}/train", f"--output={tmp_path}/export")
     printed = succeed(forked.run("export", *arguments, before=hide_lce)).splitlines()
-    assert printed[1].startswith("flatbuffer left out: it needs Larq Compute Engine")
-    assert len(printed) == 2
+    assert printed[1].startswith("model_litert.tflite, ")
+    assert printed[2].startswith("model.tflite left out: it needs Larq Compute Engine")
+    assert len(printed) == 3
     assert read_json(tmp_path / "export" / "export.json")["tflite_bytes"] is None
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from exportable import IMAGES, REAL_INPUTS, make_network, normalized, small_model
 
 from cpnas_tf import export
-from cpnas_tf.export import bundle, flatbuffer
+from cpnas_tf.export import bundle
 from cpnas_tf.networks.costs import layer_costs, total
 
 HAS_LCE = importlib.util.find_spec("larq_compute_engine") is not None
@@ -27,6 +27,17 @@ def files(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def change_all(monkeypatch, change):
+    """Lets the logits that LiteRT gives for all images go through a function."""
+    timed = bundle._timed
+
+    def timed_and_changed(run, images):
+        logits, milliseconds = timed(run, images)
+        return (change(logits) if len(images) == len(IMAGES) else logits), milliseconds
+
+    monkeypatch.setattr(bundle, "_timed", timed_and_changed)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +56,8 @@ def small_export(tmp_path):
 class TestExport:
     def test_what_is_written(self, exported):
         folder, child, summary = exported
-        written = ["README.md", "export.json", *(["model.tflite"] * HAS_LCE), "saved_model"]
-        assert sorted(os.listdir(folder)) == written
+        written = {"README.md", "export.json", "model_litert.tflite", "predict.py", "saved_model"}
+        assert set(os.listdir(folder)) == written | ({"model.tflite"} if HAS_LCE else set())
         assert os.listdir(folder.parent) == ["out"]
         assert json.loads((folder / "export.json").read_text()) == summary
         sizes = [len(content) for content in files(folder / "saved_model").values()]
@@ -75,21 +86,31 @@ class TestExport:
         export.export(small_model(), IMAGES, directory=folder, overwrite=True)
         assert os.listdir(tmp_path / name) == [name]
 
-    @pytest.mark.skipif(not HAS_LCE, reason="needs Larq Compute Engine")
-    def test_the_flatbuffer(self, exported):
+    @pytest.mark.parametrize(("name", "_", "prefix"), bundle.FLATBUFFERS)
+    def test_the_flatbuffers(self, exported, name, _, prefix):
         folder, _, summary = exported
-        assert summary["tflite_bytes"] == (folder / "model.tflite").stat().st_size
-        assert summary["tflite_images_checked"] == 40
-        assert summary["tflite_changed_predictions"] == 0
-        assert 0 < summary["tflite_largest_difference"] <= 1e-4
-        assert 30 <= summary["tflite_images_decided"] <= 40
+        if prefix == "tflite_" and not HAS_LCE:
+            pytest.skip("needs Larq Compute Engine")
+        assert summary[f"{prefix}bytes"] == (folder / name).stat().st_size
+        assert summary[f"{prefix}images_checked"] == 40
+        assert summary[f"{prefix}changed_predictions"] == 0
+        assert 0 < summary[f"{prefix}largest_difference"] <= 1e-4
+        assert 30 <= summary[f"{prefix}images_decided"] <= 40
+        assert summary[f"{prefix}milliseconds"] > 0
 
-    def test_without_lce_there_is_no_flatbuffer(self, tmp_path, monkeypatch):
+    def test_what_predict_needs_to_know(self, exported):
+        _, _, summary = exported
+        assert summary["image_shape"] == [8, 8, 1]
+        assert summary["classes"] == list(IMAGES.class_names)
+        assert summary["framing"] == {"share": 1.0, "antialias": True}
+
+    def test_without_lce_there_is_litert_alone(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "larq_compute_engine", None)
         summary = export.export(make_network(), IMAGES, directory=tmp_path / "out")
         assert summary["tflite_bytes"] is None
         assert not any(name.startswith("tflite_") for name in summary.keys() - {"tflite_bytes"})
         assert not (tmp_path / "out" / "model.tflite").exists()
+        assert summary["litert_bytes"] == (tmp_path / "out" / "model_litert.tflite").stat().st_size
 
     @pytest.fixture
     def confuse(self, monkeypatch):
@@ -150,9 +171,8 @@ class TestExport:
         ],
     )
     def test_another_flatbuffer_is_refused(self, tmp_path, monkeypatch, change, message):
-        predict = flatbuffer.predict
-        monkeypatch.setattr(flatbuffer, "predict", lambda *args: change(predict(*args)))
-        with pytest.raises(ValueError, match=f"^the flatbuffer differs from Keras {message}"):
+        change_all(monkeypatch, change)
+        with pytest.raises(ValueError, match=f"^model_litert.tflite differs from Keras {message}"):
             export.export(small_model(), IMAGES, directory=tmp_path / "out")
         assert os.listdir(tmp_path) == []
 
@@ -160,20 +180,14 @@ class TestExport:
     def test_of_images_that_rounding_decides_few_may_differ(
         self, tmp_path, monkeypatch, changed, refused
     ):
-        predict = flatbuffer.predict
-
-        def change(*args):
-            logits = predict(*args)
-            return np.vstack([-logits[:changed], logits[changed:]])
-
-        monkeypatch.setattr(flatbuffer, "predict", change)
+        change_all(monkeypatch, lambda logits: np.vstack([-logits[:changed], logits[changed:]]))
         nearest = np.repeat([bundle.ROUNDING / 2, bundle.ROUNDING * 2], [changed, 40 - changed])
         monkeypatch.setattr(bundle, "nearest_to_zero", lambda *args: nearest)
         error = pytest.raises(ValueError, match=" 0 of 35 images .* and in 5 of 40 predictions")
         with error if refused else contextlib.nullcontext():
             summary = export.export(small_model(), IMAGES, directory=tmp_path / "out")
-            assert summary["tflite_changed_predictions"] == 4
-            assert summary["tflite_images_decided"] == 36
+            assert summary["litert_changed_predictions"] == 4
+            assert summary["litert_images_decided"] == 36
 
     def test_how_near_to_0_signs_come(self):
         x = tf.keras.Input([8, 8, 1])
@@ -189,7 +203,7 @@ class TestExport:
     def test_of_a_flatbuffer_the_first_images_are_checked(self, tmp_path, monkeypatch):
         monkeypatch.setattr(bundle, "FLATBUFFER_IMAGES", 7)
         summary = export.export(small_model(), IMAGES, directory=tmp_path / "out")
-        assert (summary["images_checked"], summary["tflite_images_checked"]) == (40, 7)
+        assert (summary["images_checked"], summary["litert_images_checked"]) == (40, 7)
 
     def test_refuses_to_replace_without_being_told(self, small_export):
         before = files(small_export)
@@ -233,10 +247,10 @@ class TestExport:
 
     def test_overwrite_through_a_link_replaces_its_target(self, small_export, tmp_path):
         (tmp_path / "latest").symlink_to("out")
-        (small_export / "model.tflite").write_text("old")
+        (small_export / "predict.py").write_text("old")
         export.export(small_model(), IMAGES, directory=f"{tmp_path}/latest/", overwrite=True)
         assert os.readlink(tmp_path / "latest") == "out"
-        assert (small_export / "model.tflite").read_text(errors="replace") != "old"
+        assert (small_export / "predict.py").read_text() != "old"
         assert sorted(os.listdir(tmp_path)) == ["latest", "out"]
 
     @pytest.mark.parametrize(
@@ -279,7 +293,7 @@ class TestExport:
         assert make == "link" or files(tmp_path)
 
     @pytest.mark.parametrize(
-        "failing", ["_write_saved_model", "_write_flatbuffer", "write_json", "write_model_card"]
+        "failing", ["_write_saved_model", "_write_flatbuffers", "write_json", "write_model_card"]
     )
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
     def test_a_failure_midway_leaves_the_old_export(

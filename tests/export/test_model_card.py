@@ -11,6 +11,7 @@ from cpnas_tf.export.model_card import write_model_card
 from cpnas_tf.runs.trained import TrainedRun
 
 SUMMARY = {
+    "framing": {"share": 1.0, "antialias": True},
     "memory_mbit": 3.316,
     "packed_weight_bytes": 414524,
     "batchnorm_bytes": 200000,
@@ -19,11 +20,19 @@ SUMMARY = {
     "largest_difference": 0.0,
     "changed_predictions": 0,
     "images_checked": 40,
+    "milliseconds": 0.25,
+    "litert_bytes": 3000000,
+    "litert_largest_difference": 1e-6,
+    "litert_changed_predictions": 1,
+    "litert_images_checked": 35,
+    "litert_images_decided": 33,
+    "litert_milliseconds": 2.5,
     "tflite_bytes": 900000,
     "tflite_largest_difference": 0.5,
     "tflite_changed_predictions": 2,
     "tflite_images_checked": 30,
     "tflite_images_decided": 27,
+    "tflite_milliseconds": 7.5,
 }
 
 
@@ -65,11 +74,12 @@ class TestModelCard:
 
     def test_says_sizes_and_what_was_checked(self, tmp_path):
         text = written(tmp_path)
-        for part in ("3.32 Mbit", "414,524 bytes", "200,000", "714,524", "900,000"):
+        for part in ("3.32 Mbit", "414,524 bytes", "200,000", "714,524", "900,000", "3,000,000"):
             assert part in text
         assert "0 of 40 predictions differ" in text
         assert "2 of 30 predictions differ, logits by at most 5.0e-01" in text
         assert "equal for the 27 images that rounding does not decide" in text
+        assert "1 of 35 predictions differ, logits by at most 1.0e-06; 2.5 ms per image" in text
 
     def test_says_what_the_images_and_the_classes_are(self, tmp_path):
         text = written(tmp_path)
@@ -79,23 +89,18 @@ class TestModelCard:
         divisor, shift = re.search(r"divide by ([\d.]+) and subtract (\d+),", text).groups()
         expected = IMAGES.images / float(divisor) - float(shift)
         np.testing.assert_allclose(normalize(IMAGES.images), expected, atol=1e-6)
-        assert "training" not in text
 
     @pytest.mark.parametrize(
-        ("data", "sentence"),
+        ("share", "antialias", "sentence"),
         [
-            ({"name": "digits"}, "Those of the training had this size."),
-            ({"name": "folder:/a/pets", "image_size": None}, "Those of the training had this"),
-            ({"name": "folder:/a/pets", "image_size": 8}, ": the middle square, resized bilin"),
-            ({"name": "digits", "image_size": 8}, ": the whole image, resized bilinearly with"),
-            ({"name": "imagenet2012", "image_size": 8}, "square, 87.5% of the shorter side, resi"),
+            (1.0, True, "the largest window of these proportions, and resizes it bilinearly with"),
+            (0.875, False, "87.5% of the largest window of these proportions, and resizes it bil"),
         ],
     )
-    def test_says_how_images_got_their_size(self, tmp_path, workdir, data, sentence):
-        run = json.loads((workdir / "config.json").read_text())
-        run["config"]["data"] = data
-        (workdir / "config.json").write_text(json.dumps(run))
-        assert sentence in written(tmp_path, trained=TrainedRun(str(workdir)))
+    def test_says_how_photos_get_their_size(self, tmp_path, share, antialias, sentence):
+        text = written(tmp_path, {**SUMMARY, "framing": {"share": share, "antialias": antialias}})
+        assert sentence in " ".join(text.split())
+        assert ("without aliasing" in text) == antialias
 
     def test_names_stay_in_their_block_whatever_they_hold(self, tmp_path):
         names = ("a`b``` c", "*d* | <e>", "é $x$")
@@ -106,8 +111,8 @@ class TestModelCard:
 
     def test_says_how_to_ask(self, tmp_path):
         text = written(tmp_path)
-        assert "uint8 images [batch, 8, 8, 1]" in text
-        assert "float32 `[batch, 3]`" in text
+        assert "uint8 images `[batch, 8, 8, 1]`" in text
+        assert "`[batch, 3]`" in text
         request = re.search(r"-d '(.*?)'\n```", text, re.DOTALL)[1]
         body = json.loads(request.replace("'$(base64 -w0 image.png)'", "aW1hZ2U="))
         assert body["signature_name"] == "serve_bytes"
@@ -118,8 +123,9 @@ class TestModelCard:
         assert re.search(r"cpnas_tf \d.*, tensorflow 2\.\d+.*, tf-keras 2.*, larq 0\.\d+", text)
         assert "Apache License 2.0" in text
 
-    def test_of_a_network_that_is_only_a_saved_model(self, tmp_path):
+    def test_of_a_network_that_is_no_1_bit_one(self, tmp_path):
         text = written(tmp_path, {**SUMMARY, "tflite_bytes": None})
-        assert "tflite" not in text
+        assert "`model.tflite`" not in text
+        assert "`model_litert.tflite`" in text
         assert "genotype" not in text
         assert not (tmp_path / "genotype.png").exists()

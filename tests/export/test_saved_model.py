@@ -82,6 +82,13 @@ class TestSignatures:
         else:
             np.testing.assert_array_equal(answers[f"one {output}"], images[:1])
 
+    def test_a_photo_of_another_size_is_resized(self, served):
+        _, answers = served
+        logits = answers["photo logits"]
+        np.testing.assert_allclose(logits[0], answers["images logits"][0], atol=1e-5)
+        assert np.isfinite(logits[1]).all()
+        assert (logits[1] != logits[0]).any()
+
     def test_a_wrong_request_is_an_error_that_says_what_is_wrong(self, served):
         report, answers = served  # the answers came after the errors
         errors = report["image errors"]
@@ -98,13 +105,11 @@ class TestSignatures:
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
-            ("larger JPEG", "images must have 8x8 pixels"),
-            ("larger PNG", "images must have 8x8 pixels"),
-            ("vast PNG", "images must have 8x8 pixels"),
+            ("vast PNG", "an image must have 1 to 178956970 pixels"),
             ("broken JPEG", "Invalid JPEG data"),
             ("broken PNG", "Invalid PNG data"),
             ("header of a JPEG", "Invalid JPEG data"),
-            ("header of a PNG", "images must have 8x8 pixels"),
+            ("header of a PNG", "an image must have 1 to 178956970 pixels"),
             ("BMP", "an image is no JPEG or PNG"),
             ("text", "an image is no JPEG or PNG"),
             ("nothing", "an image is no JPEG or PNG"),

@@ -84,10 +84,8 @@ def main(folder, requests, answers):
         "colour": tf.constant(rgb[:1]),
         "empty": tf.constant(images[:0]),
     }
-    large = tf.zeros([8, 9, 1], tf.uint8)
+    photo = tf.reshape(tf.cast(tf.range(30 * 20 * 3) % 251, tf.uint8), [30, 20, 3])
     wrong_files = {
-        "larger JPEG": [tf.io.encode_jpeg(large).numpy()],
-        "larger PNG": [png[0], tf.io.encode_png(large).numpy()],
         "broken JPEG": [jpeg[0][:-40]],
         "broken PNG": [png[0][:-40]],
         "header of a JPEG": [jpeg[0][:5]],
@@ -128,6 +126,7 @@ def main(folder, requests, answers):
         "png": ask(serve_bytes, image_bytes=tf.constant(png)),
         "jpeg": ask(serve_bytes, image_bytes=tf.constant(jpeg)),
         "decoded": ask(serve, images=tf.constant(decoded)),
+        "photo": ask(serve_bytes, image_bytes=[png[0], tf.io.encode_png(photo).numpy()]),
     }
     arrays = {f"{group} {n}": array for group in groups for n, array in groups[group].items()}
     np.savez(answers, **arrays)

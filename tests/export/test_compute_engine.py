@@ -5,23 +5,27 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from exportable import IMAGES, make_network, normalized, small_model
+from exportable import IMAGES, make_network, normalized
 
 from cpnas_tf.data.augmentation import normalize
-from cpnas_tf.export import flatbuffer
+from cpnas_tf.export import compute_engine, flatbuffer
 from cpnas_tf.export.packing import packable_kernels
 
 
 @pytest.fixture(scope="module")
 def converted():
     pytest.importorskip("larq_compute_engine")
-    return flatbuffer.convert(make_network())
+    return compute_engine.convert(make_network())
 
 
 @pytest.fixture
 def with_float_depthwise(converted, monkeypatch):
-    monkeypatch.setattr(flatbuffer, "_pack_depthwise", lambda content: content)
-    return flatbuffer.convert(make_network())
+    monkeypatch.setattr(flatbuffer, "pack_kernels", lambda content, *args: content)
+    return compute_engine.convert(make_network())
+
+
+def predict(content):
+    return compute_engine.runner(content)(IMAGES.images)
 
 
 def operators(content):
@@ -48,7 +52,7 @@ def operators(content):
 class TestChild:
     def test_predicts_what_keras_does(self, converted):
         expected = make_network()(normalized(IMAGES), training=False).numpy()
-        logits = flatbuffer.predict(converted, IMAGES.images)
+        logits = predict(converted)
         np.testing.assert_allclose(logits, expected, atol=1e-4)
         assert set(logits.argmax(axis=1)) == {0, 1, 2}
 
@@ -73,24 +77,19 @@ class TestChild:
         # Up to 32 channels a word of four bytes.
         assert size["LceDequantize"] == sum(4 * signs.shape[0] ** 2 for signs in depthwise)
         np.testing.assert_array_equal(
-            flatbuffer.predict(converted, IMAGES.images),
-            flatbuffer.predict(with_float_depthwise, IMAGES.images),
+            predict(converted),
+            predict(with_float_depthwise),
         )
 
     def test_needs_lce(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "larq_compute_engine", None)
         with pytest.raises(ModuleNotFoundError):
-            flatbuffer.convert(make_network())
+            compute_engine.convert(make_network())
 
 
-@pytest.mark.parametrize("make", [lambda: make_network("parent"), small_model])
-def test_others_are_plain_tflite(make, monkeypatch):
+def test_a_network_without_1_bit_convolutions_is_none_of_lces(monkeypatch):
     monkeypatch.setitem(sys.modules, "larq_compute_engine", None)
-    model = make()
-    converted = flatbuffer.convert(model)
-    assert b"Lce" not in converted
-    expected = model(normalized(IMAGES), training=False).numpy()
-    np.testing.assert_allclose(flatbuffer.predict(converted, IMAGES.images), expected, atol=1e-4)
+    assert compute_engine.convert(make_network("parent")) is None
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
@@ -117,6 +116,6 @@ def test_maps_smaller_than_a_kernel(size, stride):
     )
     pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 1), np.uint8)
     expected = model(normalize(pixels), training=False).numpy()
-    logits = flatbuffer.predict(flatbuffer.convert(model), pixels)
+    logits = compute_engine.runner(compute_engine.convert(model))(pixels)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     assert np.abs(expected).max() > 0.1
