@@ -2,6 +2,7 @@
 #                   to be done in minutes, with half of the images and of the epochs of the configs
 # make test         lint, format and type check, tests
 # make soak         the tests that take minutes, such as many kills at random instants
+# make docs         the documentation, into site; warnings are errors
 #
 # Each makes the virtual environment .venv on first use, from $(PYTHON), which needs to be 3.10, 3.11 or
 # 3.12, with exactly the versions of constraints.txt. `make clean` removes it, the results in runs stay.
@@ -11,7 +12,7 @@ VENV_PYTHON := .venv/bin/python
 CPNAS := .venv/bin/cpnas
 RUN := runs/quickstart
 
-.PHONY: quickstart quickstart-train quickstart-train_parent test soak lint format clean
+.PHONY: quickstart quickstart-train quickstart-train_parent test soak docs lint format clean
 .DELETE_ON_ERROR:
 
 quickstart: .venv/installed
@@ -35,6 +36,9 @@ test: lint
 soak: .venv/installed
 	$(VENV_PYTHON) -m pytest -m soak --numprocesses=2
 
+docs: .venv/docs
+	$(VENV_PYTHON) -m mkdocs build --strict
+
 lint: .venv/installed
 	$(VENV_PYTHON) -m ruff check
 	$(VENV_PYTHON) -m ruff format --check
@@ -45,7 +49,7 @@ format: .venv/installed
 	$(VENV_PYTHON) -m ruff format
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 # The stamp is written last, so an interrupted installation starts over. The variable, unlike the
 # option, also pins what pip uses to build packages.
@@ -54,4 +58,8 @@ clean:
 		{ echo "cpnas_tf needs Python 3.10, 3.11 or 3.12, and $(PYTHON) is not: try make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	PIP_CONSTRAINT=constraints.txt $(VENV_PYTHON) -m pip install --use-pep517 --editable '.[test]'
+	touch $@
+
+.venv/docs: .venv/installed
+	PIP_CONSTRAINT=constraints.txt $(VENV_PYTHON) -m pip install --use-pep517 --editable '.[docs]'
 	touch $@
