@@ -3,7 +3,7 @@
 cpnas ablate --config=digits --workdir=DIR
 
 Searches and training are those of `configs/search_digits.py`, which says what they cost, and of
-`configs/train_digits.py`. RESULTS.md has its table. Fig. 6 left of the paper, accuracy
+`configs/train_digits.py`. docs/results has its table. Fig. 6 left of the paper, accuracy
 over beta_P, adds `--config.grid.betas="(-1, .33, 1, 2, 3, 5)"`.
 """
 

@@ -8,7 +8,7 @@
 | medium, 72 | 5.72%, 4.4 M, 4.85, 18.30 | 8.7 M, 9.24, 26.29 |
 | large, 112 | 4.73%, 10.6 M, 11.51, 38.67 | 20.7 M, 21.52, 57.17 |
 
-Ours: the genotype of `benchmarks/results/search_cifar10_2560`, counted. RESULTS.md: loss weights.
+Ours: the genotype of `benchmarks/results/search_cifar10_2560`, counted. docs/results: loss weights.
 """
 
 from ml_collections.config_dict import ConfigDict, placeholder
