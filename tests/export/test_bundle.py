@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import resource
 import sys
 import types
@@ -97,6 +98,21 @@ class TestExport:
         assert 0 < summary[f"{prefix}largest_difference"] <= 1e-4
         assert 30 <= summary[f"{prefix}images_decided"] <= 40
         assert summary[f"{prefix}milliseconds"] > 0
+
+    @pytest.mark.parametrize("package", ["tensorflow", "ai_edge_litert"])
+    def test_the_scripts_of_the_model_card_run(self, exported, package, monkeypatch, capsys):
+        pytest.importorskip(package)
+        folder, child, _ = exported
+        scripts = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+        (script,) = (script for script in scripts if f"{package}" in script)
+        monkeypatch.chdir(folder)
+        exec(script, {})
+        printed = [
+            float(number) for number in re.findall(r"-?\d[\d.e+-]*", capsys.readouterr().out)
+        ]
+        logits = child(np.full([1, 8, 8, 1], -1.0, np.float32), training=False)
+        expected = {"tensorflow": tf.nn.softmax(logits), "ai_edge_litert": logits}[package]
+        np.testing.assert_allclose(printed[:3], expected[0], atol=1e-3)
 
     def test_what_predict_needs_to_know(self, exported):
         _, _, summary = exported
