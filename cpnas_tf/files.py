@@ -29,7 +29,7 @@ def local_path(path: str | os.PathLike[str]) -> str:
         ValueError: if no file can have this path: a URL, a name that is too long or not UTF-8, or
             `~` where no home folder is known.
     """
-    path = os.path.expanduser(os.fspath(path))
+    path = os.path.expanduser(os.fsdecode(path))
     check_utf8(path)
     if _URL.match(path):
         raise ValueError(f"{path} is a URL: a path in this machine's file system is needed")

@@ -36,7 +36,7 @@ class TestLocalPath:
         "path", ["", "a", "./~", "~nobody_here", "a:b", "/a//b", "C:/a", "a b/ä", "://b"]
     )
     def test_other_paths_stay_as_they_are(self, path):
-        assert files.local_path(path) == path
+        assert files.local_path(path) == files.local_path(os.fsencode(path)) == path
 
     @pytest.mark.parametrize("scheme", ["gs", "s3", "ram", "file", "hdfs", "https", "S3"])
     def test_a_url_is_refused(self, scheme):

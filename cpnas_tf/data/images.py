@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from cpnas_tf.data.augmentation import augment_batches, resize
-from cpnas_tf.settings import SettingError
+from cpnas_tf.settings import SettingError, shown
 
 _RESIZED_AT_ONCE = 1000
 
@@ -31,7 +31,8 @@ class Images:
             that it did not read.
 
     Raises:
-        ValueError: if the arrays have other types or shapes, or a label names no class.
+        ValueError: if the arrays have other types or shapes, a label names no class, or two classes
+            have one name.
     """
 
     images: np.ndarray
@@ -56,9 +57,12 @@ class Images:
                 f"labels must be in 0..{len(self.class_names) - 1}, the positions of the class "
                 f"names, received: {labels.min()}..{labels.max()}"
             )
+        names = tuple(self.class_names)
+        if not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
+            raise ValueError(f"class_names must be different texts, received: {shown(names)}")
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels.astype(np.int32))
-        object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "class_names", names)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -92,7 +96,7 @@ class Images:
         resized = np.empty([len(self), *shape], np.uint8)
         for start in range(0, len(self), _RESIZED_AT_ONCE):
             part = slice(start, start + _RESIZED_AT_ONCE)
-            resized[part] = resize(self.images[part], [side, side])
+            resized[part] = resize(self.images[part], side)
         return Images(resized, self.labels, self.class_names)
 
     def training_batches(

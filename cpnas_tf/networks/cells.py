@@ -188,7 +188,7 @@ def build_network(
     Raises:
         ValueError: if a setting is impossible, of Keras as well, or the images cannot be halved.
 
-    Examples:
+    Example:
         >>> import cpnas_tf
         >>> genotype = cpnas_tf.Genotype.load("darts")
         >>> network = cpnas_tf.build_network(
@@ -197,6 +197,8 @@ def build_network(
         >>> network.input_shape, network.output_shape
         ((None, 8, 8, 1), (None, 10))
     """
+    if not isinstance(genotype, Genotype):
+        raise ValueError(f"genotype must be a Genotype, received: {settings.shown(genotype)}")
     check_network(
         input_shape=input_shape, classes=classes, cells=cells, channels=channels, stem=stem
     )

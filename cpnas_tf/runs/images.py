@@ -1,4 +1,4 @@
-"""What a run records of its images, so that later commands notice other ones. No TensorFlow."""
+"""What a run records of its images, and which images go with each other. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from cpnas_tf.data import AnyImages
 
 
@@ -26,6 +28,47 @@ def record(images: AnyImages, *others: AnyImages | None) -> dict[str, Any]:
         "shape": list(images.image_shape),
         "origin": {part: text for split in splits for part, text in split.origin.items()},
     }
+
+
+def check_alike(images: AnyImages, validation: AnyImages) -> None:
+    """Refuses images to validate on of other classes or another size than those to train on.
+
+    Raises:
+        ValueError: naming the difference.
+    """
+    _check_images(images, validation)
+    there, here = (record(each) | {"origin": {}} for each in (images, validation))
+    if found := difference(there, here):
+        raise ValueError(
+            f"validation must have the classes and the size of the images to train on: {found}"
+        )
+
+
+def check_fits(model: tf.keras.Model, images: AnyImages) -> None:
+    """Refuses images of another size, or of another number of classes, than a model is for.
+
+    A subclassed model is for any.
+
+    Raises:
+        ValueError: naming both.
+    """
+    _check_images(images)
+    if not model.outputs:
+        return
+    takes, gives = model.inputs[0].shape[1:], model.outputs[0].shape[1:]
+    fits = takes.is_compatible_with(images.image_shape)
+    if not fits or not gives.is_compatible_with([images.classes]):
+        raise ValueError(
+            f"the model {model.name!r} takes images {takes.as_list()} and gives outputs "
+            f"{gives.as_list()}, received: images {list(images.image_shape)} of "
+            f"{images.classes} classes"
+        )
+
+
+def _check_images(*given):
+    for images in given:
+        if not hasattr(images, "class_names"):
+            raise ValueError(f"images must be a data.Images, received: {type(images).__name__}")
 
 
 def difference(there: Mapping[str, Any] | None, here: Mapping[str, Any] | None) -> str | None:

@@ -19,6 +19,7 @@ from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.networks.cells import check_network
 from cpnas_tf.networks.units import find_unit
 from cpnas_tf.runs import progress
+from cpnas_tf.runs.images import check_alike
 from cpnas_tf.search.oracle import ChildParentOracle, sampling_orders
 from cpnas_tf.search.pair import Pair
 from cpnas_tf.search.row_optimizers import find_row_optimizer
@@ -85,6 +86,7 @@ class ChildParentSearch:
         mixed_precision: bool = False,
         seed: int = 0,
     ) -> None:
+        check_alike(train, validation)
         self._train_images = len(train)
         self._strategy = tf.distribute.get_strategy()
         self._make_oracle = functools.partial(
@@ -234,7 +236,7 @@ def search(
         ValueError: if a setting is impossible for these images.
         keras_tuner.errors.FatalError: if training fails or a loss is not finite.
 
-    Examples:
+    Example:
         >>> import numpy as np
         >>> from cpnas_tf.data import Images, split_for_search
         >>> from cpnas_tf.search import search

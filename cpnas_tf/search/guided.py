@@ -19,6 +19,7 @@ from cpnas_tf.genotypes import OPERATIONS, Genotype
 from cpnas_tf.networks.cells import check_network
 from cpnas_tf.networks.units import find_unit
 from cpnas_tf.runs import progress
+from cpnas_tf.runs.images import check_alike
 from cpnas_tf.search.cpnas import equal_batches
 from cpnas_tf.search.guided_oracle import GuidedOracle
 from cpnas_tf.search.guided_tuner import GuidedTuner
@@ -94,6 +95,7 @@ class GuidedSearch:
         mixed_precision: bool = False,
         seed: int = 0,
     ) -> None:
+        check_alike(train, validation)
         self._train_images = len(train)
         self._strategy = tf.distribute.get_strategy()
         self._make_oracle = functools.partial(

@@ -33,6 +33,7 @@ from cpnas_tf.networks.cells import check_network
 from cpnas_tf.networks.units import find_unit
 from cpnas_tf.runs import progress, search_log
 from cpnas_tf.runs.checkpoints import Checkpoints
+from cpnas_tf.runs.images import check_alike
 from cpnas_tf.runs.tensorboard import Summaries
 from cpnas_tf.search.mixed_supernet import MixedSupernet, shares
 from cpnas_tf.settings import SettingError, checked
@@ -128,6 +129,7 @@ class PCDarts:
     ) -> None:
         if not isinstance(train, images.Images):
             raise ValueError("PC-DARTS needs images in memory: search on imagenet2012 with cpnas")
+        check_alike(train, validation)
         network: dict[str, Any] = {
             "input_shape": train.image_shape,
             "classes": train.classes,

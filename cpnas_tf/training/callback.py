@@ -65,12 +65,11 @@ class EpochCallback(tf.keras.callbacks.Callback):
         self._agree = devices.agreement(self._strategy, trained.non_trainable_variables)
 
     def _build_means(self):
-        """The means that Keras reports of an epoch; it would make them at the first step."""
-        trained, outputs = self._trained, len(self._trained.outputs)
-        logits, labels = [tf.zeros(self._network.output_shape[1:])[tf.newaxis]], [tf.zeros([1, 1])]
+        """The means that Keras reports of an epoch."""
+        trained = self._trained
         with self._strategy.scope():
-            trained.compiled_loss.build(logits * outputs)
-            trained.compiled_metrics.build(logits * outputs, labels * outputs)
+            _build_metrics(trained)
+            _build_metrics(self._judge)
             trained.optimizer.build(trained.trainable_variables)
             if self._child_parent is not None:
                 self._child_parent.build(trained)
@@ -209,6 +208,13 @@ class EpochCallback(tf.keras.callbacks.Callback):
 
     def _variables(self):
         return [variable for mean in self._means for variable in mean.variables]
+
+
+def _build_metrics(model):
+    """Makes the means of a compiled model, as Keras would at the first step and then trace anew."""
+    outputs = [tf.zeros([1, *output.shape[1:]]) for output in model.outputs]
+    model.compiled_loss.build(outputs)
+    model.compiled_metrics.build(outputs, [tf.zeros([1, 1])] * len(outputs))
 
 
 def _check_finite(row):

@@ -116,7 +116,7 @@ class ChildParentLoss(tf.keras.callbacks.Callback):
     References:
         CP-NAS, section 2.4, Equation 3.
 
-    Examples:
+    Example:
         >>> import cpnas_tf, larq, numpy as np, tensorflow as tf
         >>> model = tf.keras.Sequential(
         ...     [

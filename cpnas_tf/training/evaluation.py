@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from cpnas_tf.data import AnyImages, streams
+from cpnas_tf.runs.images import check_fits
 from cpnas_tf.runs.trained import TrainedRun
 
 
@@ -50,9 +51,9 @@ def evaluate(model: tf.keras.Model, images: AnyImages, *, batch_size: int = 256)
         for each class.
 
     Raises:
-        ValueError: if the model gives outputs that are not finite.
+        ValueError: if the images are not such as the model is for, or its outputs are not finite.
 
-    Examples:
+    Example:
         >>> import cpnas_tf, numpy as np, tensorflow as tf
         >>> from cpnas_tf.data import Images
         >>> images = Images(np.zeros([8, 4, 4, 1], np.uint8), np.arange(8) % 2, ["cat", "dog"])
@@ -77,8 +78,9 @@ def classify(
         `(logits, labels)`, float32 `[n, classes]` and int32 `[n]`.
 
     Raises:
-        ValueError: if the model gives outputs that are not finite.
+        ValueError: if the images are not such as the model is for, or its outputs are not finite.
     """
+    check_fits(model, images)
     predict = tf.function(functools.partial(model, training=False), autograph=False)
     batches = [
         (predict(batch).numpy(), batch_labels.numpy())

@@ -19,6 +19,7 @@ from cpnas_tf.files import local_path
 from cpnas_tf.networks.cells import add_auxiliary_tower
 from cpnas_tf.networks.quantizers import one_bit_kernels
 from cpnas_tf.runs.checkpoints import has_checkpoint, load_weights
+from cpnas_tf.runs.images import check_alike, check_fits
 from cpnas_tf.runs.progress import check_verbose
 from cpnas_tf.settings import SettingError, checked
 from cpnas_tf.training.callback import EpochCallback
@@ -107,6 +108,8 @@ class Training:
         warm_start: str | os.PathLike[str] | None = None,
         seed: int = 0,
     ) -> None:
+        check_fits(model, images)
+        check_alike(images, validation)
         self.model, self._strategy = model, model.distribute_strategy
         self._epochs, self._child_parent = epochs, child_parent
         check_warmup(warmup_epochs, epochs=epochs)
@@ -260,7 +263,7 @@ def train(
         OSError: if `directory` cannot be written (a full disk included); the checkpoints before are
             untouched.
 
-    Examples:
+    Example:
         >>> import cpnas_tf, numpy as np
         >>> from cpnas_tf.data import Images
         >>> pixels = np.random.default_rng(0).integers(256, size=[64, 8, 8, 1]).astype("uint8")

@@ -33,6 +33,11 @@ class TestImages:
             Images(np.zeros(shape, dtype), labels, ("cat", "dog"))
         assert len(str(error.value).splitlines()) == 1
 
+    @pytest.mark.parametrize("names", [("cat", "cat"), (b"cat", b"dog"), (0, 1)])
+    def test_names_that_are_no_different_texts(self, names):
+        with pytest.raises(ValueError, match="^class_names must be different texts, received: "):
+            Images(np.zeros([1, 4, 4, 1], np.uint8), [0], names)
+
     def test_parts_are_disjoint_and_only_the_seed_decides(self):
         numbers = np.arange(100, dtype=np.uint8)
         images = Images(numbers.reshape(100, 1, 1, 1), numbers % 7, "abcdefg")

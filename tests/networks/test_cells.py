@@ -358,6 +358,12 @@ def test_impossible_settings_are_refused_in_one_line(settings, message):
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("genotype", ["darts", None, {"normal": ("none",) * 14}])
+def test_what_is_no_genotype_is_refused(genotype):
+    with pytest.raises(ValueError, match="^genotype must be a Genotype, received: "):
+        build_network(genotype, input_shape=(8, 8, 1), classes=2)
+
+
 def test_drop_path_is_on_every_edge_but_where_a_skip_passes_its_input_on():
     plain = network(ALL_OPERATIONS)
     model = network(ALL_OPERATIONS, drop_path=0.5)

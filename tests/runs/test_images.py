@@ -1,6 +1,8 @@
 import types
 
+import cpnas_tf  # noqa: F401, isort: skip
 import pytest
+import tensorflow as tf
 
 from cpnas_tf.runs import images
 
@@ -54,3 +56,48 @@ def test_what_only_one_of_them_read_does_not_count():
 )
 def test_the_first_difference_is_named(change, difference):
     assert images.difference(RECORD, {**RECORD, **change}) == difference
+
+
+def images_of(*classes, shape=(8, 8, 3)):
+    return types.SimpleNamespace(
+        class_names=classes, classes=len(classes), image_shape=shape, origin={"train": str(classes)}
+    )
+
+
+CATS_AND_DOGS = images_of("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("validation", "difference"),
+    [
+        (images_of("cat", "cow"), "the class 'dog' there, 'cow' here"),
+        (images_of("dog", "cat"), "the classes in another order"),
+        (images_of("cat", "dog", shape=(8, 8, 1)), "images of 8x8x3 there, of 8x8x1 here"),
+    ],
+)
+def test_images_to_validate_on_are_like_those_to_train_on(validation, difference):
+    images.check_alike(CATS_AND_DOGS, images_of("cat", "dog"))
+    line = f"^validation must have the classes and the size of the .*: {difference}$"
+    with pytest.raises(ValueError, match=line):
+        images.check_alike(CATS_AND_DOGS, validation)
+
+
+@pytest.mark.parametrize(
+    "given", [images_of("cat", "dog", "cow"), images_of("cat", "dog", shape=(9, 8, 3))]
+)
+def test_images_fit_a_model(given):
+    head = [tf.keras.layers.GlobalAveragePooling2D(), tf.keras.layers.Dense(2)]
+    model = tf.keras.Sequential([tf.keras.Input([8, 8, 3]), *head], name="small")
+    images.check_fits(model, CATS_AND_DOGS)
+    line = "^the model 'small' takes images .8, 8, 3. and gives outputs .2., received: images .*$"
+    with pytest.raises(ValueError, match=line):
+        images.check_fits(model, given)
+    of_any_size = tf.keras.Sequential([tf.keras.Input([None, None, 3]), *head])
+    images.check_fits(of_any_size, images_of("cat", "dog", shape=(9, 8, 3)))
+
+
+@pytest.mark.parametrize("given", [None, [1, 2]])
+def test_what_are_no_images(given):
+    line = f"^images must be a data.Images, received: {type(given).__name__}$"
+    with pytest.raises(ValueError, match=line):
+        images.check_alike(CATS_AND_DOGS, given)

@@ -301,8 +301,12 @@ class TestOptions:
         assert_same(state(again), state(model))
 
     def test_a_warm_start_of_other_classes_is_refused(self, tmp_path, finished):
+        of_four = data.Images(IMAGES.images, IMAGES.labels, (*CLASS_NAMES, "three"))
+        settings = {"epochs": 1, "batch_size": BATCH, "warm_start": finished[0]}
         with pytest.raises(ValueError, match="has 3 classes, the data set has 4$"):
-            train(small_model(classes=4), tmp_path, warm_start=finished[0])
+            training.train(
+                small_model(classes=4), of_four, validation=of_four, directory=tmp_path, **settings
+            )
         assert os.listdir(tmp_path) == []
 
 
