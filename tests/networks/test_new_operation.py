@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from made_once import made_once
 from pages import Page
 
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
@@ -17,13 +18,15 @@ PROGRAM = pathlib.Path(__file__).parents[1] / "helpers" / "new_operation.py"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(shared_folder):
     """What the user's program left; it runs in a process of its own, as it changes the space."""
-    folder = tmp_path_factory.mktemp("new_operation")
+    return made_once(shared_folder / "new_operation", run_program)
+
+
+def run_program(folder):
     command = [sys.executable, PROGRAM, folder]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
-    return folder
 
 
 def read_csv(path):
