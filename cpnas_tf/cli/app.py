@@ -181,12 +181,12 @@ def output(text: str) -> None:
         fail(f"error: cannot write on standard output: {error.strerror}")
 
 
-def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
+def run(main: Callable[[], None], define_flags: Callable[[], None] = lambda: None) -> None:
     """Runs a command; a wrong flag, value or file ends it with one line and exit code 1.
 
     Args:
         main: the command, without arguments. The docstring of its module is the help.
-        define_flags: defines its flags, by the functions above.
+        define_flags: defines its flags, by the functions above; a script may have done it itself.
     """
     _use_utf8()
     if _is_script():
@@ -329,7 +329,8 @@ def _show_help(arguments, help_text):
     """Shows the help and ends with exit code 0, if it is asked for; absl's own is of `__main__`."""
     names = {argument.lstrip("-") for argument in arguments if argument.startswith("-")}
     if names & {"h", "help", "helpshort", "helpfull"}:
-        *_, of_command = FLAGS.module_help(__name__).partition(":\n")  # behind the module's name
+        help_of_flags = FLAGS.main_module_help() or FLAGS.module_help(__name__)
+        *_, of_command = help_of_flags.partition(":\n")  # behind the module's name
         of_flags = FLAGS.get_help() if "helpfull" in names else of_command
         output(as_called(f"{help_text}\nflags:\n{of_flags}"))
         sys.exit(0)

@@ -1,11 +1,28 @@
 """Signals: a command is stopped, and left alone while it answers that. Lines with flags."""
 
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from absl import flags
 
 from cpnas_tf.cli import app
+
+SCRIPT = """'''A script.'''
+from absl import flags
+from cpnas_tf.cli import app
+
+flags.DEFINE_integer("rounds", 3, "How often.")
+
+
+def main():
+    print("rounds", flags.FLAGS.rounds)
+
+
+app.run(main)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +68,25 @@ def test_what_the_library_calls_arguments_are_flags():
         assert app._with_flags(line.format("overwrites=True")) == line.format("--overwrites")
     finally:
         delattr(app.FLAGS, "overwrites")
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "shown"),
+    [
+        ("--rounds=4", 0, "rounds 4"),
+        ("--rounds=many", 1, "error: flag --rounds=many: "),
+        ("--help", 0, "A script."),
+        ("--help", 0, "--rounds: How often."),
+    ],
+)
+def test_a_script_may_define_flags_itself(tmp_path, argument, code, shown):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    process = subprocess.run(
+        [sys.executable, tmp_path / "script.py", argument],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == code
+    assert shown in process.stdout + process.stderr
+    assert "Traceback" not in process.stderr
