@@ -54,6 +54,12 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
+def _check_system():
+    """Raises an ImportError where locks, signals and the exchange of folders are not POSIX's."""
+    if sys.platform == "win32":
+        raise ImportError("cpnas_tf needs Linux or macOS: on Windows run it in WSL 2")
+
+
 def _use_legacy_keras():
     """Makes `tf.keras` Keras 2, or raises an ImportError that says what to do if it is too late."""
     setting = os.environ.get("TF_USE_LEGACY_KERAS", "1")
@@ -73,4 +79,5 @@ def _use_legacy_keras():
     os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
+_check_system()
 _use_legacy_keras()

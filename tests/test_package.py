@@ -110,6 +110,11 @@ def test_tensorflow_with_keras_2_first_is_accepted():
     assert module.startswith("tf_keras.")
 
 
+def test_windows_is_refused_in_one_line():
+    (line,) = run(f"import sys; sys.platform = 'win32'{IMPORT_ERROR}").splitlines()
+    assert line == "cpnas_tf needs Linux or macOS: on Windows run it in WSL 2"
+
+
 def test_the_other_spellings_of_keras_2_are_kept():
     code = "import os, cpnas_tf; print(os.environ['TF_USE_LEGACY_KERAS'])"
     assert run(code, TF_USE_LEGACY_KERAS="True") == "True"
