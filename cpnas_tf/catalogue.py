@@ -2,7 +2,8 @@
 
 import importlib
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class DataSet(NamedTuple):
@@ -51,8 +52,46 @@ REFERENCE_NETWORKS = {
     "wrn22": "parent",
     "wrn22_1bit": "child",
     "resnet18": "parent",
+    "resnet18_1bit": "child",
     "birealnet18": "child",
 }
+
+
+class Binarization(NamedTuple):
+    """How a child binarizes, after one of the papers, and what its loss adds to the cross-entropy.
+
+    Attributes:
+        kernel: the 1-bit kernels: "scaled" (alpha * sign(H), alpha constant in the gradient),
+            "unscaled" (the gradient without the factor alpha), "xnor" (alpha not constant), "pcnn"
+            or "bonn", see `networks.binarizations`.
+        sign: Larq's name of the sign of 1-bit activations; real ones have a ReLU in its place.
+        loss: the section of --config of the loss that it adds, or None.
+        activations: how many bits its activations can have.
+    """
+
+    kernel: str
+    sign: str = "ste_sign"
+    loss: str | None = None
+    activations: tuple[int, ...] = (1, 32)
+
+
+BINARIZATIONS = {
+    "cpnas": Binarization("scaled", loss="child_parent"),
+    "xnor": Binarization("xnor"),
+    "bireal": Binarization("scaled", sign="approx_sign", activations=(1,)),
+    # As its authors' released code has it, which differs from the text.
+    "bireal_code": Binarization("unscaled", sign="approx_sign", activations=(1,)),
+    "pcnn": Binarization("pcnn", loss="pcnn"),
+    "bonn": Binarization("bonn", loss="bonn", activations=(1,)),
+}
+ACTIVATIONS = (1, 32)  # bits
+OTHER_LOSSES = ("pcnn", "bonn")  # sections of --config that need not be there
+
+
+def binary_settings(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a network that one of `REFERENCE_NETWORKS` takes as well, where given."""
+    names = ("binarization", "activations")
+    return {name: section[name] for name in names if section.get(name) is not None}
 
 
 class Unit(NamedTuple):

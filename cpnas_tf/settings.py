@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from cpnas_tf.catalogue import (
+    ACTIVATIONS,
+    BINARIZATIONS,
     DATASETS,
     FOLDER,
     METHODS,
@@ -146,6 +148,11 @@ def _split(value: Any) -> str | None:
     return None if known else "train or test, or the first images of one, such as train[:10000]"
 
 
+def _bits(value: Any) -> str | None:
+    known = type(value) is int and value in ACTIVATIONS
+    return None if known else f"{' or '.join(map(str, ACTIVATIONS))} bits"
+
+
 _UNIT = one_of(UNITS)
 _SWITCH = _is(bool, "True or False")
 _SEED = whole(0, 2**32 - 1)
@@ -180,6 +187,8 @@ RULES = {
         f"a tuple of some of {', '.join(REAL_INPUTS)}", one_of(REAL_INPUTS), least=0
     ),
     "unit": Rule(str, lambda value: None if isinstance(value, Unit) else _UNIT.expected(value)),
+    "binarization": one_of(BINARIZATIONS),
+    "activations": Rule(int, _bits),
     "drop_path": _BELOW_1,
     "precision": one_of(PRECISIONS),
     "partial": whole(1),
@@ -232,6 +241,10 @@ RULES = {
     "centre_rate": _ABOVE_0,
     "features": optional(_is(str, "a layer's name")),
     "pooled": _SWITCH,
+    # the losses of PCNN and BONN
+    "kernel_weight": _AT_LEAST_0,
+    "prior_weight": _AT_LEAST_0,
+    "feature_weight": _AT_LEAST_0,
     # ablations
     "methods": several(f"one or more different ones of {', '.join(METHODS)}", one_of(METHODS)),
     "betas": several("one or more different finite numbers", _FINITE),
@@ -246,7 +259,10 @@ SECTIONS = {
         *("train_fraction", "validation_fraction", "train_images", "validation_images"),
         *("most_images", "seed"),
     ),
-    "network": ("cells", "channels", "stem", "real_inputs", "unit", "drop_path"),
+    "network": (
+        *("cells", "channels", "stem", "real_inputs", "unit", "binarization", "activations"),
+        "drop_path",
+    ),
     "search": (
         *("cells", "channels", "stem", "real_inputs", "unit"),
         *("operations", "allow_none", "rounds", "beta"),
@@ -276,6 +292,8 @@ SECTIONS = {
     "child_parent": (
         *("filter_weight", "centre_weight", "centre_rate", "warmup_epochs", "features", "pooled"),
     ),
+    "pcnn": ("kernel_weight",),
+    "bonn": ("kernel_weight", "prior_weight", "feature_weight", "centre_rate"),
     "grid": ("methods", "betas", "search_seeds", "training_seeds"),
     "augmentation": ("crop_area", "crop_padding", "flip", "cutout"),
 }

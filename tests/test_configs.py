@@ -10,14 +10,13 @@ from ml_collections import ConfigDict
 
 from cpnas_tf import data, training
 from cpnas_tf.ablation.grid import make_grid
-from cpnas_tf.catalogue import METHODS, STRATEGIES
+from cpnas_tf.catalogue import METHODS, OTHER_LOSSES, STRATEGIES
 from cpnas_tf.data.augmentation import augment
 from cpnas_tf.genotypes import OPERATIONS
 from cpnas_tf.networks.cells import build_network
 from cpnas_tf.search import ChildParentSearch, GuidedSearch, PCDarts
 from cpnas_tf.settings import HELD_OUT, check
 from cpnas_tf.settings import SECTIONS as SETTINGS
-from cpnas_tf.training.child_parent import ChildParentLoss
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 # Those that the files of several have, the default first.
@@ -34,7 +33,7 @@ FUNCTIONS = {
     "grid": make_grid,
     "network": build_network,
     "training": training.Training,
-    "child_parent": ChildParentLoss,
+    **training.LOSSES,
     "augmentation": augment,
 }
 SECTIONS = {
@@ -136,7 +135,8 @@ def test_variants(name):
 
 def test_every_section_is_used_by_a_config():
     used = set().union(*(get_config(path.stem) for path in CONFIGS))
-    assert used == {*FUNCTIONS, "strategy", "mixed_precision", "method"} - {"augmentation"}
+    known = {*FUNCTIONS, "strategy", "mixed_precision", "method"}
+    assert used == known - {"augmentation", *OTHER_LOSSES}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from cpnas_tf import devices, settings
-from cpnas_tf.catalogue import FOLDER, METHODS
+from cpnas_tf.catalogue import BINARIZATIONS, FOLDER, METHODS, binary_settings
 from cpnas_tf.cli.config import call, flagged
 from cpnas_tf.runs.progress import show
 
@@ -114,7 +114,7 @@ def plan_training(
     Args:
         network: a `Genotype`, or the name of one of `reference_networks`.
         images, test: what to train and to validate on.
-        precision: of a genotype's network, "child" or "parent"; a child has the Child-Parent loss.
+        precision: "child" or "parent"; a child has the loss of its binarization.
         strategy: the `tf.distribute.Strategy` to train under; by default one device.
         teacher: the workdir of a finished training to learn from as well, or None.
         given: arguments of `training.Training` that do not come from the config.
@@ -129,20 +129,22 @@ def plan_training(
 
     from cpnas_tf.networks import cells, reference
     from cpnas_tf.runs.trained import TrainedRun
-    from cpnas_tf.training import ChildParentLoss, Training
+    from cpnas_tf.training import LOSSES, Training
 
     shape = {"input_shape": images.image_shape, "classes": images.classes}
     policy = "mixed_float16" if FLAGS.config.get("mixed_precision") else "float32"
     with devices.scope(strategy or tf.distribute.get_strategy(), policy=policy):
         if isinstance(network, str):
-            model = reference.build(network, **shape)
+            with flagged("network"):
+                model = reference.build(network, **shape, **binary_settings(FLAGS.config.network))
         else:
             shape["precision"] = precision
             model = call(cells.build_network, network, section="network", **shape)
         if teacher is not None:
             given["teacher"] = TrainedRun(teacher, data_dir=FLAGS.data_dir).network()
-    loss = call(ChildParentLoss, section="child_parent")
-    given["child_parent"] = loss if precision == "child" else None
+    loss = BINARIZATIONS[FLAGS.config.network.get("binarization", "cpnas")].loss
+    if precision == "child" and loss is not None:
+        given["child_parent"] = call(LOSSES[loss], section=loss)
     return call(Training, model, images, section="training", validation=test, **given)
 
 

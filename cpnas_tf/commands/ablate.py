@@ -18,7 +18,7 @@ A process of them that ended before the last run is done has to be started again
 
 from absl import flags
 
-from cpnas_tf.catalogue import method_sections
+from cpnas_tf.catalogue import OTHER_LOSSES, method_sections
 from cpnas_tf.cli import app, config, recipes
 from cpnas_tf.runs.progress import show
 
@@ -30,7 +30,7 @@ def define_flags() -> None:
     app.define_config(
         "ablate",
         ("grid", "data", "split", "network", "training", "child_parent"),
-        optional=method_sections(),
+        optional=(*method_sections(), *OTHER_LOSSES),
     )
     app.define_data_dir()
     app.define_path("workdir", "Folder of the ablation.")

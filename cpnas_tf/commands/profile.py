@@ -1,10 +1,11 @@
 """Counts what a network costs: parameters, bits, MACs and FLOPs, a layer and in total.
 
 cpnas profile --genotype=FILE --config=NAME [--precision=parent]
-cpnas profile --model=wrn22|wrn22_1bit|resnet18|birealnet18
+cpnas profile --model=wrn22|wrn22_1bit|resnet18|resnet18_1bit|birealnet18 [--config=NAME]
 
-The config is one of `cpnas train`, whose data set is not read. Prints a table, with WRN-22 beside
-it, or with --json one JSON object. --csv=FILE writes the layers.
+The config is one of `cpnas train`, whose data set is not read. With --model it gives the images'
+size, the number of classes and how kernels and activations are binarized. Prints a table, with
+WRN-22 beside it, or with --json one JSON object. --csv=FILE writes the layers.
 """
 
 import json
@@ -12,6 +13,7 @@ import os
 
 from absl import flags
 
+from cpnas_tf.catalogue import OTHER_LOSSES, binary_settings
 from cpnas_tf.cli import app, config, recipes
 
 FLAGS = flags.FLAGS
@@ -20,7 +22,7 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """Defines the flags of the command."""
     app.define_network()
-    app.define_config("train", recipes.TRAINING_SECTIONS, required=False)
+    app.define_config("train", recipes.TRAINING_SECTIONS, optional=OTHER_LOSSES, required=False)
     app.define_switch("json", "Print one JSON object instead of the table.")
     app.define_path("csv", "File for the layers' costs.", required=False)
     app.define_overwrite()
@@ -31,8 +33,6 @@ def main() -> None:
     from cpnas_tf.genotypes import Genotype
 
     app.precision()
-    if FLAGS.model and FLAGS.config:
-        raise ValueError("--config goes with --genotype, not with --model")
     if not FLAGS.model and not FLAGS.config:
         raise ValueError("--config is needed with --genotype, see --help")
     if FLAGS.csv and os.path.exists(FLAGS.csv) and not FLAGS.overwrite:
@@ -41,7 +41,7 @@ def main() -> None:
     app.load_tensorflow()
     from cpnas_tf.networks import costs, reference
 
-    model = reference.build(FLAGS.model) if FLAGS.model else _network(genotype)
+    model = _network(genotype) if FLAGS.config else reference.build(FLAGS.model)
     profile = costs.profile(model)
     if FLAGS.csv:
         costs.write_csv(FLAGS.csv, profile["layers"])
@@ -54,9 +54,14 @@ def main() -> None:
 
 def _network(genotype):
     from cpnas_tf import data
+    from cpnas_tf.networks import reference
     from cpnas_tf.networks.cells import build_network
 
     input_shape, classes = config.call(data.describe, section="data")
+    if FLAGS.model:
+        shape = {"input_shape": input_shape, "classes": classes}
+        with config.flagged("network"):
+            return reference.build(FLAGS.model, **shape, **binary_settings(FLAGS.config.network))
     return config.call(
         build_network,
         genotype,

@@ -3,6 +3,9 @@
 cpnas train --config=NAME --genotype=FILE --workdir=DIR [--precision=parent]
 cpnas train --config=NAME --model=wrn22_1bit --workdir=DIR
 
+--config.network.binarization=pcnn and --config.network.activations=32 say what is 1-bit, and how: see
+"train" in docs/commands.md.
+
 --teacher=DIR distills: the network learns from the softmax of a trained one, of any precision and
 genotype, such as its parent. --config.split.validation_images=N validates on N training images, so
 that a choice never sees the test images.
@@ -17,6 +20,7 @@ import os
 
 from absl import flags
 
+from cpnas_tf.catalogue import OTHER_LOSSES
 from cpnas_tf.cli import app, config, recipes
 from cpnas_tf.runs.progress import show
 from cpnas_tf.settings import HELD_OUT, SECTIONS
@@ -26,7 +30,12 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of the command."""
-    app.define_config("train", recipes.TRAINING_SECTIONS, names={**SECTIONS, "split": HELD_OUT})
+    app.define_config(
+        "train",
+        recipes.TRAINING_SECTIONS,
+        optional=OTHER_LOSSES,
+        names={**SECTIONS, "split": HELD_OUT},
+    )
     app.define_data_dir()
     app.define_path("workdir", "Folder of the training.")
     app.define_network()

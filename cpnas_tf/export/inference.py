@@ -48,7 +48,10 @@ def logits(
     def call(layer, *args, **kwargs):
         if layer.name in kernels:
             (x,) = args
-            x = sign(x) if binarizes_input(layer) else x
+            if binarizes_input(layer):
+                x = sign(x)
+            elif layer.input_quantizer is not None:
+                x = tf.nn.relu(x)
             return _convolve(layer, x, kernels[layer.name], pad_small_maps)
         if layer.name in vectors:
             return _normalize(layer, *args, *vectors[layer.name])

@@ -20,6 +20,7 @@ _PRECISIONS = {
     "child": "1-bit weights and activations; real are stem, classifier and batch normalization",
     "parent": "full precision",
 }
+_ONE_BIT_WEIGHTS = "1-bit weights; real are activations, stem, classifier and batch normalization"
 
 
 _IMAGES = """\
@@ -125,7 +126,7 @@ def _training(trained):
     name = trained.config["data"]["name"]
     source = name in DATASETS and DATASETS[name].source
     text = f"""
-{what}: {_PRECISIONS[trained.precision]}.
+{what}: {_precision(trained)}.
 Trained on `{shown_name(name)}`: {source or "see its source for its terms"}.
 """
     if trained.evaluation:
@@ -134,6 +135,13 @@ Trained on `{shown_name(name)}`: {source or "see its source for its terms"}.
         accuracy = "{val_accuracy:.2%}".format(**trained.metrics)
     sizes = ", ".join(f"{name} {value}" for name, value in trained.config["network"].items())
     return text, [("test accuracy", accuracy), ("network", sizes)]
+
+
+def _precision(trained):
+    settings = trained.config["network"]
+    if trained.precision == "child" and settings.get("activations", 1) != 1:
+        return _ONE_BIT_WEIGHTS
+    return _PRECISIONS[trained.precision]
 
 
 def _resized(trained):

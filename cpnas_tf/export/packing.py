@@ -14,7 +14,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from cpnas_tf.networks.quantizers import binarizes_input, is_depthwise
+from cpnas_tf.networks.quantizers import Relu, binarizes_input, is_depthwise
 
 # TensorFlow hands out a part of a tensor without copying it where the part starts at a multiple of
 # 64 bytes, which it only knows of the rows of a matrix.
@@ -38,7 +38,7 @@ def packable_kernels(model: tf.keras.Model) -> dict[str, OneBitKernel]:
 
     Returns:
         A dict of `OneBitKernel` by the names of layers that do nothing but convolution, on the
-        signs of their inputs or on what they are given, with zeros around it.
+        signs of their inputs, on the inputs' ReLU or on what they are given, with zeros around it.
     """
     return {
         layer.name: kernel
@@ -54,7 +54,8 @@ def _one_bit_kernel(layer):
         quantizer, kernel, axes = layer.kernel_quantizer, layer.kernel, (0, 1, 2)
     else:
         return None
-    if quantizer is None or not (layer.input_quantizer is None or binarizes_input(layer)):
+    known_input = layer.input_quantizer is None or isinstance(layer.input_quantizer, Relu)
+    if quantizer is None or not (known_input or binarizes_input(layer)):
         return None
     has_more = layer.use_bias or layer.pad_values or layer.padding != "same"
     if has_more or layer.activation is not tf.keras.activations.linear:

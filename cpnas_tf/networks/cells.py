@@ -152,6 +152,8 @@ def build_network(
     stem: str = "cifar",
     real_inputs: Sequence[str] = (),
     unit: str | Unit = "paper",
+    binarization: str = "cpnas",
+    activations: int = 1,
     drop_path: float = 0.0,
 ) -> tf.keras.Model:
     """Builds the network of a genotype as a functional Keras model.
@@ -177,6 +179,10 @@ def build_network(
         unit: how the units are built: "paper", "residual" (nodes are means, shortcuts around the
             convolutions, a BN in front of each activation, the kernels' gradient without alpha), or
             a `catalogue.Unit` of some of these.
+        binarization: how a child's kernels and signs are made, of `catalogue.BINARIZATIONS`: as in
+            "cpnas", or as in the papers "xnor", "bireal", "pcnn" or "bonn".
+        activations: the bits of a child's, 1 or 32. With 32, where the kernels alone are 1-bit, it
+            has the parent's ReLU.
         drop_path: the probability with which training drops an edge's operation for an image, all
             but a skip_connect that passes its input on; 0 for no such layers. See
             `scale_drop_path`.
@@ -203,7 +209,13 @@ def build_network(
         input_shape=input_shape, classes=classes, cells=cells, channels=channels, stem=stem
     )
     check_keras()
-    units = LarqUnits(precision, real_inputs=real_inputs, unit=unit)
+    units = LarqUnits(
+        precision,
+        real_inputs=real_inputs,
+        unit=unit,
+        binarization=binarization,
+        activations=activations,
+    )
 
     def edge(cell, number, x, stride):
         operation = edge_operation(genotype, cell=cell, number=number, cells=cells)

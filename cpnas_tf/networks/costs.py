@@ -13,6 +13,7 @@ References:
     CP-NAS, section 3.4 and Table 3; XNOR-Net (Rastegari et al., 2016) for the 64.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ import larq as lq
 import tensorflow as tf
 
 from cpnas_tf import files
+from cpnas_tf.networks.binarizations import learned_scales
 from cpnas_tf.networks.reference import wrn22
 
 BINARY_MACS_A_FLOP = 64
@@ -70,8 +72,10 @@ def _count(layer):
     # Larq is right for the layers of KINDS. For those it does not know, it says 0 MACs.
     profile = lq.models.LayerProfile(layer)
     binary_parameters, binary_macs = profile.weight_count(1), profile.op_count("mac", 1)
-    real_parameters = profile.weight_count() - binary_parameters
-    real_macs = profile.op_count("mac") - binary_macs
+    # Larq takes what a quantizer learns for another real kernel; it is a scale.
+    scales = sum(math.prod(scale.shape) for scale in learned_scales(layer))
+    real_parameters = profile.weight_count() - binary_parameters - scales
+    real_macs = profile.op_count("mac") - binary_macs - scales * profile.output_pixels
     return {
         "name": layer.name,
         "kind": KINDS[type(layer)],

@@ -30,7 +30,8 @@ import larq as lq
 import tensorflow as tf
 
 from cpnas_tf.catalogue import UNITS, Unit
-from cpnas_tf.networks.quantizers import DepthwiseMagnitudeAwareSign, Relu, UnscaledSign
+from cpnas_tf.networks.binarizations import find_binarization, kernel_quantizer
+from cpnas_tf.networks.quantizers import Relu
 from cpnas_tf.settings import check
 
 BN_MOMENTUM = 0.9
@@ -156,6 +157,8 @@ class Units:
         precision: "child" or "parent".
         real_inputs: the kinds of `REAL_INPUTS` whose input a child does not binarize.
         unit: a name of `UNITS`, or a `Unit`.
+        binarization: of a child's convolutions, a name of `BINARIZATIONS`.
+        activations: the bits of a child's, 1 or 32; with 32 it has the parent's ReLU.
     """
 
     # What a subclass gives: tensors to tensors.
@@ -170,18 +173,26 @@ class Units:
     _mean: Callable[..., tf.Tensor]
 
     def __init__(
-        self, precision: str, *, real_inputs: Sequence[str] = (), unit: str | Unit = "paper"
+        self,
+        precision: str,
+        *,
+        real_inputs: Sequence[str] = (),
+        unit: str | Unit = "paper",
+        binarization: str = "cpnas",
+        activations: int = 1,
     ) -> None:
         check(precision=precision, real_inputs=real_inputs)
         self.unit = find_unit(unit)
         self.child = precision == "child"
+        self._sign = find_binarization(binarization, activations).sign
+        self._binarization, self._activations = binarization, activations
         self._real_inputs = tuple(real_inputs)
         self.scope = ""
         self._counts: collections.Counter[str] = collections.Counter()
 
     def activation(self, kind: str) -> str | None:
         """What is before a convolution of this kind: "sign", "relu" or None."""
-        if not self.child:
+        if not self.child or self._activations != 1:
             return "relu"
         return None if kind in self._real_inputs else "sign"
 
@@ -242,8 +253,15 @@ class LarqUnits(Units):
 
     def _quantizers(self, kind, **binary):
         """A convolution's arguments for its activation and, in a child, those of a 1-bit kernel."""
-        quantizer = {"sign": "ste_sign", "relu": Relu(), None: None}[self.activation(kind)]
+        quantizer = {"sign": self._sign, "relu": Relu(), None: None}[self.activation(kind)]
         return {"input_quantizer": quantizer, **(binary if self.child else {})}
+
+    def _kernel_quantizer(self, *, depthwise=False):
+        return kernel_quantizer(
+            self._binarization,
+            depthwise=depthwise,
+            unscaled_gradient=not self.unit.scaled_gradient,
+        )
 
     def _convolution(self, x, filters, *, size=1, stride=1, padding="same", **quantizers):
         return lq.layers.QuantConv2D(
@@ -258,11 +276,7 @@ class LarqUnits(Units):
 
     def _pointwise(self, x, filters, kind, *, stride=1):
         quantizers = self._quantizers(
-            kind,
-            kernel_quantizer="magnitude_aware_sign"
-            if self.unit.scaled_gradient
-            else UnscaledSign(),
-            kernel_constraint="weight_clip",
+            kind, kernel_quantizer=self._kernel_quantizer(), kernel_constraint="weight_clip"
         )
         return self._convolution(x, filters, stride=stride, **quantizers)
 
@@ -299,11 +313,7 @@ class LarqUnits(Units):
     def _depthwise(self, x, size, *, stride, dilation):
         quantizers = self._quantizers(
             "depthwise",
-            depthwise_quantizer=(
-                DepthwiseMagnitudeAwareSign()
-                if self.unit.scaled_gradient
-                else UnscaledSign(depthwise=True)
-            ),
+            depthwise_quantizer=self._kernel_quantizer(depthwise=True),
             depthwise_constraint="weight_clip",
         )
         return lq.layers.QuantDepthwiseConv2D(

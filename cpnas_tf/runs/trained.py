@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cpnas_tf.catalogue import FOLDER
+from cpnas_tf.catalogue import FOLDER, binary_settings
 from cpnas_tf.files import local_path, read_json
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.runs import images
@@ -97,7 +97,7 @@ class TrainedRun:
         input_shape, classes = self._shape()
         shape = {"input_shape": input_shape, "classes": classes}
         if self.model:
-            model = reference.build(self.model, **shape)
+            model = reference.build(self.model, **shape, **binary_settings(self.config["network"]))
         else:
             network = {"precision": self.precision, **self.config["network"]}
             model = cells.build_network(self.genotype, **shape, **network)  # type: ignore[arg-type]

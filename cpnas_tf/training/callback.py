@@ -16,8 +16,8 @@ from cpnas_tf.runs import history
 from cpnas_tf.runs.checkpoints import Checkpoints, network_parts
 from cpnas_tf.runs.progress import Progress
 from cpnas_tf.runs.tensorboard import Summaries
-from cpnas_tf.training.child_parent import ChildParentLoss
 from cpnas_tf.training.flips import SignFlips
+from cpnas_tf.training.terms import LossTerms
 
 _SAVE_SECONDS = 600  # an epoch may take hours
 
@@ -34,7 +34,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
         steps: of an epoch.
         batch_size: images per step.
         early_stopping: epochs without a better validation accuracy to end after, or None.
-        child_parent: the training's `ChildParentLoss`, or None.
+        child_parent: the training's `LossTerms`, or None.
     """
 
     _supports_tf_logs = True  # Keras need not wait for the values of a batch's logs
@@ -50,7 +50,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
         steps: int,
         batch_size: int,
         early_stopping: int | None = None,
-        child_parent: ChildParentLoss | None = None,
+        child_parent: LossTerms | None = None,
     ) -> None:
         super().__init__()
         self._trained, self._network, self._judge = trained, model, judge
@@ -103,7 +103,6 @@ class EpochCallback(tf.keras.callbacks.Callback):
         """
         self._csv = os.path.join(directory, "history.csv")
         self._summaries = Summaries(os.path.join(directory, "logs"))
-        centres = getattr(self._child_parent, "centres", None)
         self._state = Checkpoints(
             directory,
             strategy=self._strategy,
@@ -112,7 +111,7 @@ class EpochCallback(tf.keras.callbacks.Callback):
             trained=self._trained,
             means=self._means,
             **({} if self._flips is None else {"flips": self._flips}),
-            **({} if centres is None else {"centres": centres}),
+            **({} if self._child_parent is None else self._child_parent.state),
         )
         # The history; the logs of an epoch that is yet to be validated; its seconds so far.
         self._state.record = {"rows": [], "logs": None, "seconds": 0.0}

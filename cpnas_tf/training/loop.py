@@ -16,16 +16,17 @@ from absl import logging
 from cpnas_tf import devices
 from cpnas_tf.data import AnyImages, streams
 from cpnas_tf.files import local_path
+from cpnas_tf.networks.binarizations import learned_scales
 from cpnas_tf.networks.cells import add_auxiliary_tower
-from cpnas_tf.networks.quantizers import one_bit_kernels
+from cpnas_tf.networks.quantizers import all_layers, one_bit_kernels
 from cpnas_tf.runs.checkpoints import has_checkpoint, load_weights
 from cpnas_tf.runs.images import check_alike, check_fits
 from cpnas_tf.runs.progress import check_verbose
 from cpnas_tf.settings import SettingError, checked
 from cpnas_tf.training.callback import EpochCallback
-from cpnas_tf.training.child_parent import ChildParentLoss
 from cpnas_tf.training.distillation import check_teacher, taught_by
 from cpnas_tf.training.optimizers import check_warmup, make_optimizer
+from cpnas_tf.training.terms import LossTerms
 
 # A child of which fewer weights flipped is a random one with trained batch normalization.
 FEW_FLIPS = 0.01
@@ -62,7 +63,8 @@ class Training:
             deterministic poolings: a stopped training then goes on to the same end up to rounding.
         steps_per_execution: steps that run without coming back to Python.
         augmentation: keyword arguments of `data.augmentation.augment`.
-        child_parent: a `ChildParentLoss`, or None to train with cross-entropy alone.
+        child_parent: a `ChildParentLoss` or other `LossTerms`, or None to train with cross-entropy
+            alone.
         teacher: a trained network to learn from as well, a Keras model from the same images to
             logits, made under the same strategy; see `distillation`.
         teacher_weight: its share of the loss, in [0, 1]; 1 leaves the labels out.
@@ -101,7 +103,7 @@ class Training:
         jit_compile: bool = False,
         steps_per_execution: int = 1,
         augmentation: Mapping[str, Any] | None = None,
-        child_parent: ChildParentLoss | None = None,
+        child_parent: LossTerms | None = None,
         teacher: tf.keras.Model | None = None,
         teacher_weight: float = 1.0,
         temperature: float = 1.0,
@@ -153,6 +155,7 @@ class Training:
                     without_decay=[
                         *([] if decay_batch_norm else _batch_norm_parameters(self._trained)),
                         *([] if decay_binary_kernels else _binary_kernels(model)),
+                        *_scales(model),
                     ],
                     **settings,
                 ),
@@ -343,6 +346,11 @@ def _batch_norm_parameters(model):
     kind = tf.keras.layers.BatchNormalization
     layers = [module for module in model.submodules if isinstance(module, kind)]
     return [variable for layer in layers for variable in layer.trainable_variables]
+
+
+def _scales(model):
+    """What quantizers learn beside the kernels. Decision: no weight decay takes it to 0."""
+    return [scale for layer in all_layers(model) for scale in learned_scales(layer)]
 
 
 def _binary_kernels(model):

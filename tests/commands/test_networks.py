@@ -41,6 +41,35 @@ class TestReferenceNetworks:
         succeed(forked.run("export", f"--workdir={workdir}", f"--output={tmp_path}/export"))
         assert read_json(tmp_path / "export" / "export.json")["changed_predictions"] == 0
 
+    @pytest.mark.parametrize(
+        ("network", "settings", "term"),
+        [
+            ("--model=wrn22_1bit", {"binarization": "pcnn", "activations": 32}, "projection_error"),
+            ("--genotype={genotype}", {"binarization": "bonn"}, "bonn_kernels"),
+            ("--genotype={genotype}", {"binarization": "xnor", "activations": 32}, None),
+        ],
+    )
+    def test_what_other_papers_binarize(
+        self, tmp_path, data_dir, genotype, network, settings, term
+    ):
+        workdir = tmp_path / "train"
+        arguments = [*TRAIN, network.format(genotype=genotype), "--config.training.batch_size=32"]
+        arguments += [f"--config.network.{name}={value}" for name, value in settings.items()]
+        if term:
+            arguments.append(f"--config.{settings['binarization']}.kernel_weight=1e-3")
+        data = ("--config.data.split=train[:64]", f"--data_dir={data_dir}")
+        outcome = forked.run("train", *arguments, *data, f"--workdir={workdir}")
+        assert outcome.code == 0, outcome.stderr  # it may warn of signs that stay
+        *_, row = read_csv(workdir / "history.csv")
+        assert "filter_mse" not in row
+        assert ("cross_entropy" in row) == (term is not None)
+        assert term is None or float(row[term]) > 0
+        succeed(forked.run("evaluate", f"--workdir={workdir}"))
+        accuracy = read_json(workdir / "evaluation.json")["accuracy"]
+        assert accuracy == pytest.approx(read_json(workdir / "metrics.json")["val_accuracy"])
+        succeed(forked.run("export", f"--workdir={workdir}", f"--output={tmp_path}/export"))
+        assert read_json(tmp_path / "export" / "export.json")["changed_predictions"] == 0
+
     def test_a_precision_is_refused(self, tmp_path, data_dir):
         arguments = ("--config=configs/train_digits.py", "--model=wrn22", "--precision=child")
         folders = (f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")

@@ -23,6 +23,7 @@ class TestProfile:
         "wrn22": (4_321_482, 0),
         "wrn22_1bit": (4_321_482, 4_276_224),
         "resnet18": (11_679_912, 0),
+        "resnet18_1bit": (11_679_912, 10_985_472),
         "birealnet18": (11_679_912, 10_985_472),
     }
 
@@ -38,8 +39,9 @@ class TestProfile:
 
     def test_every_reference_network_can_be_named(self):
         functions = inspect.getmembers(reference, inspect.isfunction)
-        names = {name for name, _ in functions if name[0] != "_"}
-        assert names - {"build", "check_keras"} == set(self.PARAMETERS)
+        own = [name for name, function in functions if function.__module__ == reference.__name__]
+        names = {name for name in own if name[0] != "_"}
+        assert names - {"build"} == set(self.PARAMETERS)
         assert {
             name: "child" if binary else "parent" for name, (_, binary) in self.PARAMETERS.items()
         } == REFERENCE_NETWORKS
@@ -68,6 +70,16 @@ class TestProfile:
         inputs = 2 * 8 * 16 * 28**2
         macs = (real, binary + inputs) if variant == "plain" else (real + inputs, binary)
         assert (profile["real_macs_m"], profile["binary_macs_m"]) == tuple(n / 1e6 for n in macs)
+
+    def test_a_reference_network_with_a_config(self):
+        """WRN-22 with 1-bit kernels alone, as the paper's PCNN: its MACs are those of WRN-22."""
+        settings = ("--config.network.binarization=pcnn", "--config.network.activations=32")
+        arguments = ("--model=wrn22_1bit", "--config=configs/train_cifar10.py", "--json")
+        profile = json.loads(succeed(forked.run("profile", *arguments, *settings)))
+        counted = profile["parameters"], profile["binary_parameters"]
+        assert counted == self.PARAMETERS["wrn22_1bit"]
+        assert profile["binary_macs_m"] == 0
+        assert profile["flops_m"] == pytest.approx(647.694848)
 
     def test_in_a_process_of_its_own_only_the_object_is_printed(self):
         profile = json.loads(succeed(run_process("profile", "--model=wrn22", "--json")))
@@ -105,7 +117,13 @@ class TestProfile:
         [
             (["--model=vgg"], "vgg"),
             (["--model=wrn22", "--genotype={genotype}"], "genotype"),
-            (["--model=wrn22", "--config=configs/train_digits.py"], "--config"),
+            (
+                [
+                    *("--model=wrn22", "--config=configs/train_digits.py"),
+                    "--config.network.binarization=pcnn",
+                ],
+                "--config.network.binarization is of 1-bit networks, wrn22 is a real one",
+            ),
             (["--model=wrn22", "--precision=child"], "--precision"),
             (["--model=wrn22", "--csv={genotype}/layers.csv"], "layers.csv"),
             (["--genotype={genotype}", "--config=configs/search_digits.py"], "search_digits.py"),

@@ -71,6 +71,12 @@ def test_a_different_run_is_replaced(runs, copy_of, data_dir):
         ("--config.training.early_stopping=0", "early_stopping must be a whole number >= 1"),
         ("--config.training.steps_per_execution=0", "steps_per_execution"),
         ("--config.training.jit_compile=often", "often"),
+        ("--config.network.binarization=rbonn", "--config.network.binarization must be one of"),
+        ("--config.network.activations=8", "--config.network.activations must be 1 or 32 bits"),
+        ("--config.bonn.kernel_weight=-1", "--config.bonn.kernel_weight must be a number >= 0"),
+        ("--config.bonn.prior_weight=-1", "--config.bonn.prior_weight must be a number >= 0"),
+        ("--config.pcnn.kernel_weight=-1", "--config.pcnn.kernel_weight must be a number >= 0"),
+        ("--config.pcnn.weight=1", "unknown key --config.pcnn.weight"),
         ("--warm_start=/missing", "/missing has no checkpoint"),
     ],
 )
@@ -82,6 +88,22 @@ def test_values_that_are_refused(tmp_path, data_dir, genotype, argument, value):
         f"--data_dir={data_dir}",
     )
     check_refused(tmp_path, "train", *valid, argument, value=value)
+
+
+@pytest.mark.parametrize("network", ["--genotype={genotype}", "--model=wrn22_1bit"])
+def test_a_binarization_that_does_not_fit(tmp_path, data_dir, genotype, network):
+    settings = ("--config.network.binarization=bonn", "--config.network.activations=32")
+    arguments = (*TRAIN, network.format(genotype=genotype), *settings)
+    value = "--config.network.activations must be 1 for the binarization bonn, received: 32"
+    folders = (f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
+    check_refused(tmp_path, "train", *arguments, *folders, value=value)
+
+
+def test_a_real_network_is_not_binarized(tmp_path, data_dir):
+    arguments = (*TRAIN, "--model=wrn22", "--config.network.binarization=pcnn")
+    value = "--config.network.binarization is of 1-bit networks, wrn22 is a real one"
+    folders = (f"--workdir={tmp_path}/run", f"--data_dir={data_dir}")
+    check_refused(tmp_path, "train", *arguments, *folders, value=value)
 
 
 def test_a_training_that_diverges(tmp_path, data_dir, genotype):

@@ -44,6 +44,9 @@ class TestLogits:
             {"real_inputs": REAL_INPUTS[:1]},
             {"real_inputs": REAL_INPUTS},
             {"drop_path": 0.5},
+            {"activations": 32},
+            {"activations": 32, "binarization": "pcnn"},
+            {"binarization": "bonn"},
             {"unit": "residual"},
             {"unit": "residual", "precision": "parent"},
         ],
@@ -71,9 +74,16 @@ class TestLogits:
         expected = child(images, training=False).numpy()
         np.testing.assert_array_equal(run(child, images), expected)
 
-    @pytest.mark.parametrize("make", [wrn22_1bit, birealnet18])
-    def test_of_other_1_bit_networks(self, make):
-        model = make(input_shape=(32, 32, 3), classes=10)
+    @pytest.mark.parametrize(
+        ("make", "settings"),
+        [
+            (wrn22_1bit, {}),
+            (wrn22_1bit, {"binarization": "pcnn", "activations": 32}),
+            (birealnet18, {}),
+        ],
+    )
+    def test_of_other_1_bit_networks(self, make, settings):
+        model = make(input_shape=(32, 32, 3), classes=10, **settings)
         randomize_norms(model)
         images = normalized(make_images(2, (32, 32, 3)))
         expected = model(images, training=False).numpy()

@@ -63,6 +63,13 @@ class TestModelCard:
         (workdir / "evaluation.json").write_text(json.dumps(evaluation))
         assert "87.50% of 360 images" in written(tmp_path, trained=TrainedRun(str(workdir)))
 
+    def test_says_where_activations_are_real(self, tmp_path, workdir):
+        run = json.loads((workdir / "config.json").read_text())
+        run["config"]["network"] |= {"binarization": "pcnn", "activations": 32}
+        (workdir / "config.json").write_text(json.dumps(run))
+        text = written(tmp_path, trained=TrainedRun(str(workdir)))
+        assert "(CP-NAS): 1-bit weights; real are activations, stem," in text
+
     def test_of_a_reference_network(self, tmp_path, workdir):
         run = json.loads((workdir / "config.json").read_text())
         run |= {"genotype": None, "model": "wrn22_1bit"}

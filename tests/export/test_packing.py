@@ -5,7 +5,7 @@ import tensorflow as tf
 from exportable import REAL_INPUTS, make_network, small_model
 
 from cpnas_tf.export.packing import OneBitKernel, PackedKernels, packable_kernels
-from cpnas_tf.networks.quantizers import Relu, binarizes_input
+from cpnas_tf.networks.quantizers import binarizes_input
 from cpnas_tf.networks.reference import birealnet18
 
 
@@ -55,6 +55,26 @@ class TestOneBitKernels:
         marks = ("depthwise", "input0", "input1")
         assert on_signs == {name for name in kernels if not any(mark in name for mark in marks)}
 
+    def test_are_the_same_behind_a_relu(self):
+        real = make_network(activations=32)
+        kernels, expected = packable_kernels(real), packable_kernels(make_network())
+        assert kernels.keys() == expected.keys()
+        for name, kernel in kernels.items():
+            np.testing.assert_array_equal(values(kernel), values(expected[name]))
+            assert not binarizes_input(real.get_layer(name))
+
+    @pytest.mark.parametrize("binarization", ["xnor", "bireal_code", "pcnn", "bonn"])
+    def test_are_those_of_other_papers_bit_for_bit(self, binarization):
+        network = make_network(binarization=binarization)
+        kernels = packable_kernels(network)
+        assert kernels.keys() == packable_kernels(make_network()).keys()
+        for name, kernel in kernels.items():
+            layer = network.get_layer(name)
+            depthwise = "depthwise" in name
+            quantizer = layer.depthwise_quantizer if depthwise else layer.kernel_quantizer
+            variable = layer.depthwise_kernel if depthwise else layer.kernel
+            np.testing.assert_array_equal(values(kernel), quantizer(variable.latent_variable))
+
     def test_a_parent_and_a_plain_model_have_none(self):
         assert packable_kernels(make_network("parent")) == {}
         assert packable_kernels(small_model()) == {}
@@ -71,7 +91,6 @@ class TestOneBitKernels:
             {"padding": "valid"},
             {"activation": "relu"},
             {"input_quantizer": "ste_heaviside"},
-            {"input_quantizer": Relu()},
             {"kernel_quantizer": None},
             {"kernel_quantizer": "ste_tern"},
         ],

@@ -8,9 +8,34 @@ import pytest
 import tensorflow as tf
 
 from cpnas_tf.networks import costs
-from cpnas_tf.networks.reference import birealnet18, resnet18, wrn22, wrn22_1bit
+from cpnas_tf.networks.binarizations import PcnnSign, XnorSign
+from cpnas_tf.networks.quantizers import UnscaledSign
+from cpnas_tf.networks.reference import (
+    birealnet18,
+    build,
+    resnet18,
+    resnet18_1bit,
+    wrn22,
+    wrn22_1bit,
+)
 
-NETWORKS = (wrn22, wrn22_1bit, resnet18, birealnet18)
+# With the sign of their 3x3 convolutions but the stem, and the kernels.
+NETWORKS = {
+    "wrn22": (wrn22, {}, None, None),
+    "resnet18": (resnet18, {}, None, None),
+    "wrn22_1bit": (wrn22_1bit, {}, "SteSign", "MagnitudeAwareSign"),
+    "resnet18_1bit": (resnet18_1bit, {}, "SteSign", "MagnitudeAwareSign"),
+    "birealnet18": (birealnet18, {}, "ApproxSign", "MagnitudeAwareSign"),
+    "wrn22_1bit pcnn": (
+        *(wrn22_1bit, {"binarization": "pcnn", "activations": 32}),
+        *(None, "PcnnSign"),
+    ),
+    "resnet18_1bit xnor": (
+        *(resnet18_1bit, {"binarization": "xnor", "activations": 32}),
+        *(None, "XnorSign"),
+    ),
+    "birealnet18 bonn": (birealnet18, {"binarization": "bonn"}, "SteSign", "BonnSign"),
+}
 # The kernels of 3x3 convolutions between the stem and the classifier, by stage: six in each of
 # WRN-22's, four in each of ResNet-18's.
 WRN_STAGES = [9 * (a * b + 5 * b * b) for a, b in ((64, 64), (64, 128), (128, 256))]
@@ -57,6 +82,10 @@ def test_resnet18():
     assert counts["flops"] == counts["real_macs"] == macs
 
 
+def test_resnet18_1bit_costs_as_birealnet18():
+    assert total(resnet18_1bit) == total(birealnet18)
+
+
 def test_birealnet18():
     counts = total(birealnet18)
     assert counts["binary_parameters"] == sum(RESNET_STAGES)
@@ -67,10 +96,23 @@ def test_birealnet18():
     assert counts["real_macs"] == 49 * 3 * 64 * 112**2 + shortcuts + 512 * 1000
 
 
-@pytest.fixture(scope="module", params=NETWORKS, ids=lambda network: network.__name__)
+@pytest.mark.parametrize("name", ["pcnn", "xnor"])
+def test_wrn22_with_1_bit_kernels_alone(name):
+    """One bit per weight, and the MACs of WRN-22."""
+    counts = costs.total(costs.layer_costs(wrn22_1bit(binarization=name, activations=32)))
+    one_bit, real = total(wrn22_1bit), total(wrn22)
+    for count in ("binary_parameters", "real_parameters", "bits"):
+        assert counts[count] == one_bit[count]
+    assert counts["binary_macs"] == 0
+    assert counts["flops"] == counts["real_macs"] == real["real_macs"]
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
 def small(request):
     """Each network for images of 32x32 and 3 classes, with batch normalization that does a lot."""
-    model = request.param(input_shape=(32, 32, 3), classes=3)
+    network, settings, *_ = NETWORKS[request.param]
+    model = network(input_shape=(32, 32, 3), classes=3, **settings)
+    model.row = request.param
     generator = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
@@ -95,20 +137,20 @@ def wide_resnet(layer, x, activation):
     return tf.nn.relu(layer("last_bn")(x))
 
 
-def residual_network(layer, x):
+def residual_network(layer, x, activation):
     """He et al., 2016, Fig. 2 and Table 1."""
-    x = tf.nn.relu(layer("stem_bn")(layer("stem")(x)))
+    x = activation(layer("stem_bn")(layer("stem")(x)))
     x = tf.nn.max_pool2d(x, 3, 2, "SAME")
     for block in itertools.product((1, 2, 3, 4), (1, 2)):
         name = "stage{}_block{}".format(*block)
         halves = block in ((2, 1), (3, 1), (4, 1))
         shortcut = layer(f"{name}_shortcut_bn")(layer(f"{name}_shortcut")(x)) if halves else x
-        x = tf.nn.relu(layer(f"{name}_conv1_bn")(layer(f"{name}_conv1")(x)))
-        x = tf.nn.relu(layer(f"{name}_conv2_bn")(layer(f"{name}_conv2")(x)) + shortcut)
+        x = activation(layer(f"{name}_conv1_bn")(layer(f"{name}_conv1")(x)))
+        x = activation(layer(f"{name}_conv2_bn")(layer(f"{name}_conv2")(x)) + shortcut)
     return x
 
 
-def bi_real_network(layer, x):
+def bi_real_network(layer, x, activation):
     """Liu et al., 2018, Fig. 3: a shortcut around every 1-bit convolution and its BN."""
     x = tf.nn.max_pool2d(layer("stem_bn")(layer("stem")(x)), 3, 2, "SAME")
     for stage, block, number in itertools.product((1, 2, 3, 4), (1, 2), (1, 2)):
@@ -117,32 +159,31 @@ def bi_real_network(layer, x):
             pooled = tf.nn.avg_pool2d(x, 2, 2, "SAME")
             shortcut = layer(f"{name}_shortcut_bn")(layer(f"{name}_shortcut")(pooled))
         convolution = layer(f"{name}_conv{number}")
-        x = layer(f"{name}_conv{number}_bn")(convolution(x)) + shortcut
+        x = layer(f"{name}_conv{number}_bn")(convolution(activation(x))) + shortcut
     return x
 
 
 def test_wiring(small):
-    features = {
-        "wrn22": lambda *arguments: wide_resnet(*arguments, tf.nn.relu),
-        "wrn22_1bit": lambda *arguments: wide_resnet(*arguments, tf.identity),
-        "resnet18": residual_network,
-        "birealnet18": bi_real_network,
-    }[small.name](small.get_layer, images())
+    """A sign is in its convolution."""
+    activation = tf.identity if NETWORKS[small.row][2] else tf.nn.relu
+    walk = {"wrn22": wide_resnet, "resnet18": residual_network, "birealnet18": bi_real_network}
+    walked = walk[small.name.removesuffix("_1bit")]
+    features = walked(small.get_layer, images(), activation)
     logits = small.get_layer("logits")(tf.reduce_mean(features, axis=(1, 2)))
     np.testing.assert_allclose(small(images()), logits, rtol=1e-4, atol=1e-4)
 
 
 def test_1_bit_convolutions_are_the_3x3_ones_but_the_stem(small):
-    sign = {"wrn22_1bit": lq.quantizers.SteSign, "birealnet18": lq.quantizers.ApproxSign}
+    *_, sign, quantizer = NETWORKS[small.row]
     for layer in small.layers:
         if isinstance(layer, lq.layers.QuantConv2D):
-            is_3x3 = layer.kernel_size == (3, 3) and layer.name != "stem"
-            if is_3x3 and small.name in sign:
-                assert isinstance(layer.input_quantizer, sign[small.name])
-                assert isinstance(layer.kernel_quantizer, lq.quantizers.MagnitudeAwareSign)
+            found = [layer.input_quantizer, layer.kernel_quantizer]
+            names = [each and type(each).__name__ for each in found]
+            if quantizer and layer.kernel_size == (3, 3) and layer.name != "stem":
+                assert names == [sign, quantizer]
                 assert isinstance(layer.kernel_constraint, lq.constraints.WeightClip)
             else:
-                assert layer.input_quantizer is layer.kernel_quantizer is None
+                assert names == [None, None]
 
 
 def test_the_gradient_reaches_every_trainable_variable(small):
@@ -155,3 +196,32 @@ def test_the_gradient_reaches_every_trainable_variable(small):
         assert gradient is not None, variable.name
         assert np.isfinite(gradient).all(), variable.name
         assert np.any(gradient != 0), variable.name
+
+
+SMALL = {"input_shape": (32, 32, 3), "classes": 3}
+
+
+def test_build_binarizes_a_1_bit_network():
+    def kernel(name, **settings):
+        convolution = "stage1_block1_conv1"
+        return type(build(name, **SMALL, **settings).get_layer(convolution).kernel_quantizer)
+
+    assert kernel("birealnet18", binarization="bireal_code") is UnscaledSign
+    assert kernel("wrn22_1bit", binarization="pcnn", activations=32) is PcnnSign
+    assert kernel("resnet18_1bit", binarization="xnor") is XnorSign
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("wrn22", {"binarization": "pcnn"}, "binarization is of 1-bit networks, wrn22 is a real"),
+        ("resnet18", {"activations": 32}, "activations is of 1-bit networks, resnet18 is a real"),
+        ("wrn22_1bit", {"binarization": "bnn"}, "binarization must be one of .*: 'bnn'"),
+        ("wrn22_1bit", {"binarization": "bonn", "activations": 32}, "must be 1 for .* bonn, "),
+        ("birealnet18", {"activations": 32}, "activations must be 1 for the binarization bireal"),
+        ("vgg", {}, "unknown reference network 'vgg', expected one of: wrn22, "),
+    ],
+)
+def test_what_is_refused(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, **SMALL, **settings)

@@ -13,12 +13,8 @@ import pytest
 import tensorflow as tf
 
 from cpnas_tf.networks.quantizers import reconstruct
-from cpnas_tf.training.child_parent import (
-    ChildParentLoss,
-    class_centre_distance,
-    filter_mse,
-    updated_centres,
-)
+from cpnas_tf.training.child_parent import ChildParentLoss, filter_mse
+from cpnas_tf.training.features import class_centre_distance, updated_centres
 
 CLASSES = 3
 IMAGES = np.random.default_rng(0).normal(size=(24, 8, 8, 1)).astype("float32")
