@@ -3,8 +3,7 @@
 cpnas train --config=NAME --genotype=FILE --workdir=DIR [--precision=parent]
 cpnas train --config=NAME --model=wrn22_1bit --workdir=DIR
 
---config.network.binarization=pcnn and --config.network.activations=32 say what is 1-bit, and how: see
-"train" in docs/commands.md.
+--config.network.binarization=pcnn and --config.network.activations=32 say how a network is 1-bit.
 
 --teacher=DIR distills: the network learns from the softmax of a trained one, of any precision and
 genotype, such as its parent. --config.split.validation_images=N validates on N training images, so
