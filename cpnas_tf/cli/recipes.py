@@ -131,7 +131,7 @@ def plan_training(
     from cpnas_tf.runs.trained import TrainedRun
     from cpnas_tf.training import LOSSES, Training
 
-    shape = {"input_shape": images.image_shape, "classes": images.classes}
+    shape: dict[str, Any] = {"input_shape": images.image_shape, "classes": images.classes}
     policy = "mixed_float16" if FLAGS.config.get("mixed_precision") else "float32"
     with devices.scope(strategy or tf.distribute.get_strategy(), policy=policy):
         if isinstance(network, str):

@@ -79,8 +79,8 @@ def build(
         raise ValueError(f"unknown reference network {name!r}, expected one of: {known}")
     builders = {"wrn22": wrn22, "wrn22_1bit": wrn22_1bit, "resnet18": resnet18}
     builders |= {"resnet18_1bit": resnet18_1bit, "birealnet18": birealnet18}
-    given = {"binarization": binarization, "activations": activations}
-    given = {setting: value for setting, value in given.items() if value is not None}
+    settings: dict[str, Any] = {"binarization": binarization, "activations": activations}
+    given = {setting: value for setting, value in settings.items() if value is not None}
     if given and REFERENCE_NETWORKS[name] == "parent":
         setting, value = next(iter(given.items()))
         raise SettingError(

@@ -41,6 +41,7 @@ class LossTerms(tf.keras.callbacks.Callback, abc.ABC):
         super().__init__()
         self.warmup_epochs = warmup_epochs
         self._built_for: tf.keras.Model | None = None
+        self._layer: Any = None
         self._plain = None  # Keras's train function; `_step` is another one, traced with the terms
 
     @abc.abstractmethod
