@@ -44,7 +44,6 @@ class TestReferenceNetworks:
     @pytest.mark.parametrize(
         ("network", "settings", "term"),
         [
-            ("--model=wrn22_1bit", {"binarization": "pcnn", "activations": 32}, "projection_error"),
             ("--genotype={genotype}", {"binarization": "bonn"}, "bonn_kernels"),
             ("--genotype={genotype}", {"binarization": "xnor", "activations": 32}, None),
         ],
