@@ -2,8 +2,8 @@
 
 cpnas export --workdir=DIR --output=DIR
 
-Writes saved_model/, model.tflite, export.json and a model card into the output folder, all or
-nothing.
+Writes saved_model/, model_litert.tflite, model.tflite, predict.py, export.json and a model card
+into the output folder, all or nothing.
 """
 
 from absl import flags
@@ -43,10 +43,12 @@ def main() -> None:
         f"SavedModel, {summary['saved_model_bytes']} bytes, equals Keras on "
         f"{summary['images_checked']} images: {FLAGS.output}"
     )
-    if summary["tflite_bytes"]:
-        show(
-            f"flatbuffer, {summary['tflite_bytes']} bytes, predicts otherwise for "
-            f"{summary['tflite_changed_predictions']} of {summary['tflite_images_checked']} images"
-        )
-    else:
-        show("flatbuffer left out: it needs Larq Compute Engine, pip install '.[deploy]'")
+    for name, prefix in (("model_litert.tflite", "litert_"), ("model.tflite", "tflite_")):
+        if summary[f"{prefix}bytes"]:
+            show(
+                f"{name}, {summary[f'{prefix}bytes']} bytes, predicts otherwise for "
+                f"{summary[f'{prefix}changed_predictions']} of "
+                f"{summary[f'{prefix}images_checked']} images"
+            )
+    if trained.precision == "child" and not summary["tflite_bytes"]:
+        show("model.tflite left out: it needs Larq Compute Engine, pip install '.[deploy]'")

@@ -4,8 +4,8 @@ A window is a part of an image: its upper row, left column, height and width, in
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -182,23 +182,73 @@ def draw_windows(
     return tf.cast(tf.concat([corner, size], axis=1), tf.int32)
 
 
-def centre_window(height: int, width: int, *, share: float = 1.0) -> tf.Tensor:
-    """The square in the middle of an image whose side is a share of the image's shorter side."""
-    side = tf.cast(tf.round(share * tf.cast(tf.minimum(height, width), tf.float32)), tf.int32)
-    return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
+class Framing(NamedTuple):
+    """What of a photo a network sees; how a data set's reader makes images of one size.
+
+    Attributes:
+        share: side of the window in the photo's middle, as a share of the largest one that has the
+            proportions of the network's images.
+        antialias: whether the window is resized without aliasing.
+    """
+
+    share: float = 1.0
+    antialias: bool = True
 
 
-def resize(images: tf.Tensor, side: int) -> tf.Tensor:
-    """Resizes whole images, bilinearly and without aliasing.
+MIDDLE = Framing()
+
+
+def frame(image: tf.Tensor, size: Sequence[int], framing: Framing = MIDDLE) -> tf.Tensor:
+    """Resizes the middle of a photo.
+
+    Args:
+        image: uint8 [height, width, channels].
+        size: (height, width) of the result, in pixels.
+        framing: what of the photo is taken.
+
+    Returns:
+        uint8 [*size, channels].
+    """
+    photo_size = tf.shape(image)[:2]
+    row, column, height, width = tf.unstack(
+        centre_window(*tf.unstack(photo_size), share=framing.share, proportions=size)
+    )
+    window = image[row : row + height, column : column + width]
+    return resize(window, size, antialias=framing.antialias)
+
+
+def centre_window(
+    height: int, width: int, *, share: float = 1.0, proportions: Sequence[int] = (1, 1)
+) -> tf.Tensor:
+    """The window in the middle of an image that has a share of the sides of the largest possible.
+
+    Args:
+        height, width: the image's, in pixels.
+        share: in (0, 1].
+        proportions: the window's (height, width) but for a factor; a square by default.
+
+    Returns:
+        int32 [4]: row, column, height and width of the window.
+    """
+    sides, shape = (tf.cast(tf.stack(pair), tf.float32) for pair in ([height, width], proportions))
+    window = tf.round(share * tf.reduce_min(sides / shape) * shape)
+    window = tf.cast(tf.maximum(window, 1.0), tf.int32)
+    return tf.concat([(tf.stack([height, width]) - window) // 2, window], axis=0)
+
+
+def resize(images: tf.Tensor, size: Sequence[int], *, antialias: bool = True) -> tf.Tensor:
+    """Resizes whole images bilinearly.
 
     Args:
         images: [..., height, width, channels].
-        side: height and width of the result, in pixels.
+        size: (height, width) of the result, in pixels.
+        antialias: whether without aliasing.
 
     Returns:
-        uint8 [..., side, side, channels].
+        uint8 [..., *size, channels].
     """
-    return tf.cast(tf.round(tf.image.resize(images, [side, side], antialias=True)), tf.uint8)
+    resized = tf.image.resize(images, list(size), antialias=antialias)
+    return tf.cast(tf.round(resized), tf.uint8)
 
 
 def resize_windows(images: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:

@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 
 from cpnas_tf.catalogue import DATASETS, FOLDER, SPLIT, SPLITS
 from cpnas_tf.data import digits, folder, imagenet
+from cpnas_tf.data.augmentation import MIDDLE, Framing
 from cpnas_tf.data.images import Images
 from cpnas_tf.data.streams import AnyImages
 from cpnas_tf.errors import first_line
@@ -89,7 +90,7 @@ def load(
         ValueError: if the name or the split is unknown, the size impossible, if the data set is not
             there and cannot be prepared, or if what is there cannot be read.
 
-    Example:
+    Examples:
         >>> import cpnas_tf
         >>> images = cpnas_tf.load("digits", "test", data_dir="data")
         >>> len(images), images.image_shape, images.classes
@@ -152,6 +153,11 @@ def load_validation(
     if not folder.has_validation(path):
         return None
     return folder.load(path, "validation", image_size=image_size, largest_size=largest_size)
+
+
+def framing(name: str) -> Framing:
+    """What the reader of a data set takes of a photo whose size is not the images'."""
+    return imagenet.FRAMING if name == "imagenet2012" else MIDDLE
 
 
 def _with_origin(images, builder, split):

@@ -1,7 +1,7 @@
-"""JPEG and PNG files decoded in a graph, upright and with the accurate DCT.
+"""JPEG and PNG files decoded in a graph: upright, with the accurate DCT, framed and resized.
 
-So a served network sees the pixels that `folder.load` gave its training. (A PNG file's orientation,
-which cameras do not write, is not read here.)
+So a served network sees the pixels that the reader of its training gave it. (A PNG file's
+orientation, which cameras do not write, is not read here.)
 
 References:
     Exif 2.32 (CIPA DC-008), sections 4.5 and 4.6.4, for the orientation.
@@ -12,6 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from cpnas_tf.data.augmentation import MIDDLE, Framing, frame
+
+# Of a photo; the readers of training images (Pillow) have the same limit.
+MAX_PIXELS = 178_956_970
 _PNG = np.frombuffer(b"\x89PNG\r\n\x1a\n", ">i4").astype(np.int32)
 _EXIF = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
@@ -20,14 +24,16 @@ _SEARCHED = 65_536 + 64
 _ENTRIES = 64
 
 
-def decode(contents: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-    """Decodes a JPEG or PNG file whose header says that the upright image has this shape.
+def decode(contents: tf.Tensor, shape: Sequence[int], framing: Framing = MIDDLE) -> tf.Tensor:
+    """Makes an image of this shape of a JPEG or PNG file of any size.
 
-    The header goes first: a small file can hold an image that fills the memory.
+    An upright image that has the shape stays as it is; of any other the middle is resized. The
+    header goes first: a small file can hold an image that fills the memory.
 
     Args:
         contents: the file's bytes, a string scalar.
         shape: `(height, width, channels)`.
+        framing: what of a photo of another size is taken.
 
     Returns:
         uint8 `[height, width, channels]`.
@@ -39,16 +45,19 @@ def decode(contents: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         lambda: tf.io.extract_jpeg_shape(contents)[:2],
         lambda: _png_size(contents),
     )
-    size = tf.where(orientation > 4, tf.gather(size, [1, 0]), size)
-    message = f"images must have {shape[0]}x{shape[1]} pixels"
-    with tf.control_dependencies([tf.debugging.assert_equal(size, shape[:2], message)]):
+    fits = tf.reduce_all(size > 0) & (tf.reduce_prod(tf.cast(size, tf.int64)) <= MAX_PIXELS)
+    message = f"an image must have 1 to {MAX_PIXELS} pixels"
+    with tf.control_dependencies([tf.debugging.Assert(fits, [message])]):
         contents = tf.identity(contents)
     image = tf.cond(
         is_jpeg,
         lambda: tf.io.decode_jpeg(contents, channels=shape[2], dct_method="INTEGER_ACCURATE"),
         lambda: tf.io.decode_png(contents, channels=shape[2]),
     )
-    return tf.ensure_shape(upright(image, orientation), shape)
+    image = upright(image, orientation)
+    has_shape = tf.reduce_all(tf.shape(image)[:2] == shape[:2])
+    image = tf.cond(has_shape, lambda: image, lambda: frame(image, shape[:2], framing))
+    return tf.ensure_shape(image, shape)
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -28,7 +28,7 @@ from absl import logging
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cpnas_tf.catalogue import SMALLEST_SIDE
-from cpnas_tf.data.augmentation import centre_window, resize
+from cpnas_tf.data.augmentation import frame
 from cpnas_tf.data.images import Images, check_memory
 from cpnas_tf.files import check_utf8
 from cpnas_tf.settings import SettingError
@@ -343,8 +343,7 @@ def _read(file, image_size):
             f"at least {SMALLEST_SIDE}x{SMALLEST_SIDE} are needed"
         )
     if image_size is not None:
-        row, column, height, width = centre_window(height, width).numpy()
-        image = resize(image[row : row + height, column : column + width], image_size).numpy()
+        image = frame(image, [image_size, image_size]).numpy()
     return image
 
 

@@ -13,15 +13,22 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from cpnas_tf.catalogue import DATASETS
-from cpnas_tf.data.augmentation import augment_batches, centre_window, draw_windows
+from cpnas_tf.data.augmentation import (
+    Framing,
+    augment_batches,
+    centre_window,
+    draw_windows,
+    resize,
+)
 from cpnas_tf.settings import SettingError
 
 IMAGE_SIZE = DATASETS["imagenet2012"].shape[0]
 # TFDS has no labels for ImageNet's own test images: as everywhere, its validation images are ours.
 SPLITS = {"train": "train", "test": "validation"}
 ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "test": "ILSVRC2012_img_val.tar"}
-# Share of the shorter side that evaluation looks at: 224 pixels of 256.
-CENTRE = 0.875
+# Evaluation looks at 224 pixels of 256 of the shorter side. Decision: without antialiasing, as in
+# TensorFlow's recipes for ImageNet; that would take longer than to decode the file.
+FRAMING = Framing(share=0.875, antialias=False)
 # A stream reads this many files at once, and shuffles this many JPEG files (some 0.2 GB) at once.
 _FILES_AT_ONCE = 16
 _SHUFFLED = 2048
@@ -223,19 +230,14 @@ class StoredImages:
         return example["image"], tf.cast(example["label"], tf.int32)
 
     def _decode(self, jpeg, *, crop_area=0.0, seed=None):
-        """The middle of a JPEG file, or with a `crop_area` a random window of it, resized.
-
-        Decision: without antialiasing, as in TensorFlow's recipes for ImageNet; that would take
-        longer than to decode the file.
-        """
+        """The middle of a JPEG file, or with a `crop_area` a random window of it, resized."""
         height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(jpeg))
         if crop_area:
             window = draw_windows(seed, 1, height, width, smallest_area=crop_area)[0]
         else:
-            window = centre_window(height, width, share=CENTRE)
+            window = centre_window(height, width, share=FRAMING.share)
         image = tf.io.decode_and_crop_jpeg(jpeg, window, channels=3, dct_method="INTEGER_ACCURATE")
-        image = tf.image.resize(image, [self.image_size] * 2)
-        return tf.cast(tf.round(image), tf.uint8)
+        return resize(image, [self.image_size] * 2, antialias=FRAMING.antialias)
 
 
 def _read(path, skip, count):

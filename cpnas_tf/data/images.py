@@ -96,7 +96,7 @@ class Images:
         resized = np.empty([len(self), *shape], np.uint8)
         for start in range(0, len(self), _RESIZED_AT_ONCE):
             part = slice(start, start + _RESIZED_AT_ONCE)
-            resized[part] = resize(self.images[part], side)
+            resized[part] = resize(self.images[part], [side, side])
         return Images(resized, self.labels, self.class_names)
 
     def training_batches(

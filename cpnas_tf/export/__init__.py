@@ -1,4 +1,4 @@
-"""Shipping a trained network: SavedModel, flatbuffer and model card."""
+"""Shipping a trained network: SavedModel, flatbuffers and model card."""
 
 from cpnas_tf.export.bundle import check_output, export
 

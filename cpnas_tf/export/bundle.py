@@ -1,16 +1,19 @@
-"""A trained network as a folder to ship: SavedModel, flatbuffer, sizes and model card; checked."""
+"""A trained network as a folder to ship: SavedModel, flatbuffers, sizes, model card; checked."""
 
 import os
 import shutil
+import statistics
+import time
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from cpnas_tf.data import AnyImages
-from cpnas_tf.data.augmentation import normalize
+from cpnas_tf.data.augmentation import MIDDLE, normalize
+from cpnas_tf.data.datasets import framing
 from cpnas_tf.errors import first_line
-from cpnas_tf.export import flatbuffer, saved_model
+from cpnas_tf.export import compute_engine, litert, saved_model
 from cpnas_tf.export.model_card import write_model_card
 from cpnas_tf.files import (
     find,
@@ -27,9 +30,15 @@ from cpnas_tf.runs.images import check_fits
 from cpnas_tf.runs.trained import TrainedRun
 from cpnas_tf.runs.workdir import FORMAT, check_format
 
+# Each file, what makes it, and what its numbers in export.json begin with.
+FLATBUFFERS = (
+    ("model_litert.tflite", litert, "litert_"),
+    ("model.tflite", compute_engine, "tflite_"),
+)
 # What an export writes; all else in its folder is someone else's.
 WRITTEN = (
-    *("export.json", "README.md", "genotype.png", "model.tflite"),
+    *("export.json", "README.md", "genotype.png", "predict.py"),
+    *(name for name, _, _ in FLATBUFFERS),
     *("saved_model/saved_model.pb", "saved_model/fingerprint.pb"),
     *("saved_model/variables/variables.*", "saved_model/assets/labels.txt"),
 )
@@ -45,7 +54,8 @@ TOLERANCE = 1e-4
 # where Keras itself computed in float64.
 ROUNDING = 16 * 2.0**-23
 FLATBUFFER_SHARE = 0.1
-FLATBUFFER_IMAGES = 1000  # its interpreter is slow where it is no device's
+FLATBUFFER_IMAGES = 1000  # LCE's interpreter is slow where it is no device's
+_TIMED = 20
 _BATCH = 256
 _ENCODED = 16
 
@@ -60,33 +70,37 @@ def export(
 ) -> dict[str, Any]:
     """Writes the export of a network into `directory`, all or nothing.
 
-    `saved_model/` (`saved_model.save`), `model.tflite` (`flatbuffer.convert`; left out if it needs
-    Larq Compute Engine, which is not installed), `export.json`, and `README.md`, the model
-    card. What was written is loaded again and compared with the Keras model before it takes its
-    place.
+    `saved_model/` (`saved_model.save`), `model_litert.tflite` for stock LiteRT (`litert.convert`),
+    `model.tflite` for Larq Compute Engine (`compute_engine.convert`; of a 1-bit network, if that is
+    installed), `predict.py`, which asks about photos with LiteRT alone, `export.json`, and
+    `README.md`, the model card. What was written is loaded again and compared with the Keras model
+    before it takes its place.
 
     Args:
         model: a functional or sequential Keras model from images in [-1, 1] to logits.
-        images: `Images` to compare on: the SavedModel on all, the flatbuffer on the first 1,000.
+        images: `Images` to compare on: the SavedModel on all, flatbuffers on the first 1,000.
         directory: folder to make.
         trained: the model's `TrainedRun`, of which the model card tells.
         overwrite: whether to replace `directory` if it is an earlier export; files of others in it
             stay.
 
     Returns:
-        The contents of `export.json`: `packed_weight_bytes` of the 1-bit kernels and the real
-        stem and classifier, `batchnorm_bytes` of batch normalizations and scales, `graph_bytes` of
-        the rest, and `saved_model_bytes`, their sum; `tflite_bytes`, None if it is left out;
-        `memory_mbit`, the paper's count; `largest_difference` of the logits, `changed_predictions`
-        and `images_checked`, and the same of the flatbuffer with the prefix `tflite_`, with
-        `tflite_images_decided`, how many of its images rounding does not decide.
+        The contents of `export.json`: `image_shape`, `classes`, the names, and `framing`, what is
+        taken of a photo of another size (`data.augmentation.Framing`); `packed_weight_bytes` of the
+        1-bit kernels and the real stem and classifier, `batchnorm_bytes` of batch normalizations
+        and scales, `graph_bytes` of the rest, and `saved_model_bytes`, their sum; `memory_mbit`,
+        the paper's count; `largest_difference` of the logits, `changed_predictions`,
+        `images_checked`, and `milliseconds`, the median time of an image by itself on this
+        machine. The same of the flatbuffers, with the prefixes `litert_` and `tflite_`; with their
+        `bytes`, None of one that is left out, and `images_decided`, how many of the images checked
+        rounding does not decide.
 
     Raises:
         ValueError: if the images are not such as the model is for, `directory` exists and is not
             to be replaced, or what was written differs from Keras.
         OSError: if it cannot be written (a full disk included); `directory` is then untouched.
 
-    Example:
+    Examples:
         >>> import cpnas_tf, numpy as np
         >>> from cpnas_tf.data import Images
         >>> from cpnas_tf.export import export
@@ -112,12 +126,19 @@ def export(
         expected = np.concatenate(
             [model(normalize(batch), training=False) for batch in _batches(images.images)]
         )
+        framed = framing(trained.config["data"]["name"]) if trained else MIDDLE
+        saved = os.path.join(new, "saved_model")
         summary = {
             "format": FORMAT,
             "memory_mbit": total(layer_costs(model))["bits"] / 1e6,
-            **_write_saved_model(os.path.join(new, "saved_model"), model, images, expected),
-            **_write_flatbuffer(os.path.join(new, "model.tflite"), model, images, expected),
+            "image_shape": list(images.image_shape),
+            "classes": list(images.class_names),
+            "framing": framed._asdict(),
+            **_write_saved_model(saved, model, images, expected, framed),
+            **_write_flatbuffers(new, model, images, expected),
         }
+        if images.image_shape[2] in saved_model.CHANNELS:
+            shutil.copy(os.path.join(os.path.dirname(__file__), "predict.py"), new)
         write_json(os.path.join(new, "export.json"), summary)
         write_model_card(new, summary, images, trained=trained)
         if os.path.isdir(directory):
@@ -152,9 +173,9 @@ def _batches(images):
     return (tf.constant(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH))
 
 
-def _write_saved_model(path, model, images, expected):
+def _write_saved_model(path, model, images, expected, framed):
     try:
-        saved_model.save(model, images.class_names, path)
+        saved_model.save(model, images.class_names, path, framing=framed)
     except tf.errors.OpError as error:
         raise OSError(f"cannot write {path}: {first_line(error)}") from error
     with plain_path(path) as plain:
@@ -178,34 +199,56 @@ def _write_saved_model(path, model, images, expected):
             f"the SavedModel differs from Keras by {largest:.2g} and in {changed.sum()} of "
             f"{len(images)} predictions, at most {TOLERANCE:g} and none are accepted"
         )
-    return {**saved_model.sizes(path), **result}
+    serve = signatures["serving_default"]
+    _, milliseconds = _timed(
+        lambda image: serve(images=tf.constant(image))["logits"], images.images[:_TIMED]
+    )
+    return {**saved_model.sizes(path), **result, "milliseconds": milliseconds}
 
 
-def _write_flatbuffer(path, model, images, expected):
-    try:
-        write_atomically(path, flatbuffer.convert(model))
-    except ModuleNotFoundError:
-        return {"tflite_bytes": None}
-    with open(path, "rb") as file:
-        content = file.read()
+def _write_flatbuffers(folder, model, images, expected):
     images, expected = images.images[:FLATBUFFER_IMAGES], expected[:FLATBUFFER_IMAGES]
-    logits = flatbuffer.predict(content, images)
-    result = _differences(logits, expected)
     decided = nearest_to_zero(model, images) > ROUNDING
+    result = {}
+    for name, module, prefix in FLATBUFFERS:
+        path = os.path.join(folder, name)
+        result |= _write_flatbuffer(path, module, prefix, model, images, expected, decided)
+    return result
+
+
+def _write_flatbuffer(path, module, prefix, model, images, expected, decided):
+    """Writes a flatbuffer if it can be made; returns what `export.json` says of it."""
+    try:
+        content = module.convert(model)
+    except ModuleNotFoundError:
+        content = None
+    if content is None:
+        return {f"{prefix}bytes": None}
+    write_atomically(path, content)
+    logits, milliseconds = _timed(module.runner(content), images)
+    result = _differences(logits, expected)
     result["images_decided"] = int(decided.sum())
+    result["milliseconds"] = milliseconds
     equal = np.abs(logits - expected).max(axis=1) <= TOLERANCE
     equal &= logits.argmax(axis=1) == expected.argmax(axis=1)
     changed = result["changed_predictions"]
     if not equal[decided].all() or changed > FLATBUFFER_SHARE * len(expected):
         raise ValueError(
-            f"the flatbuffer differs from Keras for {(~equal[decided]).sum()} of {decided.sum()} "
-            f"images that rounding does not decide, none are accepted, and in {changed} of "
-            f"{len(expected)} predictions, at most {FLATBUFFER_SHARE:.0%} are accepted"
+            f"{os.path.basename(path)} differs from Keras for {(~equal[decided]).sum()} of "
+            f"{decided.sum()} images that rounding does not decide, none are accepted, and in "
+            f"{changed} of {len(expected)} predictions, at most {FLATBUFFER_SHARE:.0%} are accepted"
         )
-    return {
-        "tflite_bytes": len(content),
-        **{f"tflite_{name}": value for name, value in result.items()},
-    }
+    return {f"{prefix}{name}": value for name, value in {"bytes": len(content), **result}.items()}
+
+
+def _timed(run, images):
+    """Runs image after image; the results, and the median of their times in milliseconds."""
+    results, seconds = [], []
+    for image in images:
+        start = time.perf_counter()
+        results.append(run(image[np.newaxis]))
+        seconds.append(time.perf_counter() - start)
+    return np.concatenate(results), round(1000 * statistics.median(seconds), 3)
 
 
 def nearest_to_zero(model: tf.keras.Model, images: np.ndarray) -> np.ndarray:

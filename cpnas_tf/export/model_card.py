@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import cpnas_tf
-from cpnas_tf.catalogue import DATASETS, FOLDER, shown_name
+from cpnas_tf.catalogue import DATASETS, shown_name
 from cpnas_tf.data import AnyImages
-from cpnas_tf.data.imagenet import CENTRE
 from cpnas_tf.files import write_atomically
 from cpnas_tf.plots.cells import plot_genotype
 from cpnas_tf.plots.figures import render
@@ -27,7 +26,9 @@ _IMAGES = """\
 ## Images and classes
 
 Images of {height} x {width} pixels and {channels} channel{plural}, uint8. The networks here take
-them as they are, divide by 127.5 and subtract 1, which makes [-1, 1] of 0..255. {resized}
+them as they are, divide by 127.5 and subtract 1, which makes [-1, 1] of 0..255. Of a photo of
+another size the training's reader takes the middle, {window} of these proportions, and
+resizes it bilinearly{antialias}. So do `predict.py` and `serve_bytes`.
 
 The classes in the order of the logits:
 
@@ -40,33 +41,46 @@ The classes in the order of the logits:
 _USE = """\
 ## Use
 
-`saved_model` needs TensorFlow and nothing else:
+`python predict.py PHOTO...` says what photos show, with `model_litert.tflite`. It needs no
+TensorFlow: `pip install ai-edge-litert pillow`. `saved_model` needs TensorFlow and nothing else:
 
 ```python
 import tensorflow as tf
 
-serve = tf.saved_model.load("saved_model").signatures["serving_default"]
-print(serve(images=tf.zeros([1, {shape}], tf.uint8)))  # uint8 images [batch, {shape}]
+signatures = tf.saved_model.load("saved_model").signatures
+answer = signatures["serving_default"](images=tf.zeros([1, {shape}], tf.uint8))
+print(answer["labels"], answer["probabilities"])
 ```
 
-It gives `logits` and `probabilities`, float32 `[batch, {classes}]`, `classes`, int64 `[batch]`,
-and `labels`, their names (`saved_model/assets/labels.txt`). The signature `serve_bytes` takes JPEG
-and PNG files as `image_bytes`, string `[batch]`; in the REST form of TensorFlow Serving:
+It takes uint8 images `[batch, {shape}]` and gives `logits` and `probabilities`, float32
+`[batch, {classes}]`, `classes`, int64 `[batch]`, and `labels`, their names
+(`saved_model/assets/labels.txt`). The signature `serve_bytes` takes JPEG and PNG files of any size
+as `image_bytes`, string `[batch]`, and turns them upright by their EXIF orientation; in the REST
+form of TensorFlow Serving:
 
 ```
 curl localhost:8501/v1/models/NAME:predict -d '{{"signature_name": "serve_bytes",
   "instances": [{{"image_bytes": {{"b64": "'$(base64 -w0 image.png)'"}}}}]}}'
 ```
 
-An image of another size is an error.
+`model_litert.tflite` is for LiteRT, which runs on Linux, macOS, Windows, Android and iOS. It takes
+one image, uint8 `[1, {shape}]`, and gives its `logits`:
+
+```python
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+network = Interpreter("model_litert.tflite").get_signature_runner()
+print(network(images=np.zeros([1, {shape}], np.uint8))["logits"])
+```
 """
 
 
-_FLATBUFFER = """\
+_ONE_BIT = """\
 
-`model.tflite` takes one image, uint8 `[1, {shape}]`, and gives its `logits`. A 1-bit network runs
-in Larq Compute Engine's interpreter, a full-precision one in any of TFLite's. It adds up in another
-order than Keras; where a number is within rounding of 0, its sign and all after it may be another.
+`model.tflite` does the same in the interpreter of Larq Compute Engine, which computes 1-bit
+convolutions on bits. These interpreters add up in another order than Keras; where a number is
+within rounding of 0, its sign and all after it may be another.
 """
 
 
@@ -102,10 +116,10 @@ def write_model_card(
         width=width,
         channels=channels,
         plural="" if channels == 1 else "s",
-        resized=_resized(trained),
+        **_framing(**summary["framing"]),
         classes=json.dumps(list(images.class_names), ensure_ascii=False),
     )
-    use = _USE + (_FLATBUFFER if summary["tflite_bytes"] else "")
+    use = _USE + (_ONE_BIT if summary["tflite_bytes"] else "")
     text = [
         f"# Classifier of {images.classes} classes\n{training}",
         _table([*facts, *_facts(summary)]),
@@ -144,21 +158,12 @@ def _precision(trained):
     return _PRECISIONS[trained.precision]
 
 
-def _resized(trained):
-    """The sentence of how the training's images got their size."""
-    if trained is None:
-        return ""
-    data = trained.config["data"]
-    name, side = data["name"], data.get("image_size")
-    if name == "imagenet2012":
-        middle = f"the middle square, {CENTRE:.1%} of the shorter side, resized bilinearly"
-    elif not side:
-        return "Those of the training had this size."
-    elif name.startswith(FOLDER):
-        middle = "the middle square, resized bilinearly with antialiasing"
-    else:
-        middle = "the whole image, resized bilinearly with antialiasing"
-    return f"An image of another size has to be made so as in the training: {middle}."
+def _framing(share, antialias):
+    """The words for a `Framing`."""
+    return {
+        "window": "the largest window" if share == 1 else f"{share:.1%} of the largest window",
+        "antialias": " without aliasing" if antialias else "",
+    }
 
 
 def _facts(summary):
@@ -169,22 +174,24 @@ def _facts(summary):
         ("`saved_model`, with its graph", f"{summary['saved_model_bytes']:,} bytes"),
         ("`saved_model` against Keras", _agreement(summary, "")),
     ]
-    if summary["tflite_bytes"]:
-        rows += [
-            ("`model.tflite`", f"{summary['tflite_bytes']:,} bytes"),
-            (
-                "`model.tflite` against Keras",
-                f"{_agreement(summary, 'tflite_')}; equal for the "
-                f"{summary['tflite_images_decided']} images that rounding does not decide",
-            ),
-        ]
+    for file, prefix in (("model_litert.tflite", "litert_"), ("model.tflite", "tflite_")):
+        if summary[f"{prefix}bytes"]:
+            rows += [
+                (f"`{file}`", f"{summary[f'{prefix}bytes']:,} bytes"),
+                (
+                    f"`{file}` against Keras",
+                    f"{_agreement(summary, prefix)}; equal for the "
+                    f"{summary[f'{prefix}images_decided']} images that rounding does not decide",
+                ),
+            ]
     return rows
 
 
 def _agreement(summary, prefix):
     return (
         f"{summary[f'{prefix}changed_predictions']} of {summary[f'{prefix}images_checked']} "
-        f"predictions differ, logits by at most {summary[f'{prefix}largest_difference']:.1e}"
+        f"predictions differ, logits by at most {summary[f'{prefix}largest_difference']:.1e}; "
+        f"{summary[f'{prefix}milliseconds']:.1f} ms per image"
     )
 
 

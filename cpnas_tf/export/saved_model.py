@@ -9,29 +9,36 @@ from collections.abc import Sequence
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from cpnas_tf.data.augmentation import normalize
+from cpnas_tf.data.augmentation import MIDDLE, Framing, normalize
 from cpnas_tf.data.decoding import decode
 from cpnas_tf.export.inference import fold, logits
 from cpnas_tf.export.packing import PackedKernels, flat
 from cpnas_tf.files import plain_path, write_atomically
 
+CHANNELS = (1, 3, 4)  # of images that files can hold
 
-def save(model: tf.keras.Model, class_names: Sequence[str], path: str | os.PathLike[str]) -> None:
+
+def save(
+    model: tf.keras.Model,
+    class_names: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    framing: Framing = MIDDLE,
+) -> None:
     """Writes a SavedModel with two signatures.
 
     `serving_default` takes `images`, uint8 `[batch, height, width, channels]`. `serve_bytes`, which
     is there for 1, 3 or 4 channels, takes `image_bytes`, string `[batch]`: JPEG or PNG files (in
-    TensorFlow Serving's REST form, `b64`), turned upright by their EXIF orientation. Both give
-    `logits` and `probabilities`, float32 `[batch, classes]`, `classes`, int64 `[batch]`, and
-    `labels`, string `[batch]`, those classes' names.
-
-    Decision: an image of another size is an error, since how to resize one is part of what a
-    network is trained on.
+    TensorFlow Serving's REST form, `b64`) of any size, turned upright by their EXIF orientation,
+    framed and resized as `data.decoding.decode` does it. Both give `logits` and `probabilities`,
+    float32 `[batch, classes]`, `classes`, int64 `[batch]`, and `labels`, string `[batch]`, those
+    classes' names.
 
     Args:
         model: a functional or sequential Keras model from images in [-1, 1] to logits.
         class_names: the classes' names, for the asset `labels.txt`.
         path: folder to make.
+        framing: what of a photo of another size the training's reader takes.
 
     Raises:
         ValueError: if the model calls a layer several times.
@@ -43,8 +50,10 @@ def save(model: tf.keras.Model, class_names: Sequence[str], path: str | os.PathL
             file.writelines(f"{name}\n" for name in class_names)
         serving = _Serving(model, labels)
         signatures = {"serving_default": serving.serve}
-        if model.input_shape[3] in (1, 3, 4):
-            signatures["serve_bytes"] = _bytes_function(serving.serve, model.input_shape[1:])
+        if model.input_shape[3] in CHANNELS:
+            signatures["serve_bytes"] = _bytes_function(
+                serving.serve, model.input_shape[1:], framing
+            )
         tf.saved_model.save(serving, path, signatures=signatures)
     _strip_shapes(os.path.join(path, "saved_model.pb"))
 
@@ -133,11 +142,11 @@ class _Serving(tf.Module):
         self.serve = serve
 
 
-def _bytes_function(serve, shape):
+def _bytes_function(serve, shape, framing):
     @_function(tf.TensorSpec([None], tf.string, name="image_bytes"))
     def serve_bytes(image_bytes):
         images = tf.map_fn(
-            lambda contents: decode(contents, shape),
+            lambda contents: decode(contents, shape, framing),
             tf.ensure_shape(image_bytes, [None]),
             fn_output_signature=tf.TensorSpec(shape, tf.uint8),
         )

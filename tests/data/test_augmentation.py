@@ -200,6 +200,19 @@ class TestWindows:
     def test_the_middle(self, size, share, expected):
         assert augmentation.centre_window(*size, share=share).numpy().tolist() == expected
 
+    @pytest.mark.parametrize(
+        ("size", "expected"),
+        [
+            ((100, 100), [25, 0, 50, 100]),
+            ((100, 300), [0, 50, 100, 200]),
+            ((31, 15), [11, 0, 8, 15]),  # 7.5 rows, rounded to even
+            ((1, 1), [0, 0, 1, 1]),
+        ],
+    )
+    def test_the_middle_has_the_proportions_asked_for(self, size, expected):
+        found = augmentation.centre_window(*size, proportions=(24, 48))
+        assert found.numpy().tolist() == expected
+
     def test_resizing_is_tensorflows_bilinear_one(self):
         images = random_images(5, 9, 12, 3)
         windows = [[0, 0, 9, 12], [2, 3, 5, 4], [8, 11, 1, 1], [0, 2, 9, 3], [4, 0, 2, 12]]
