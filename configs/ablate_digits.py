@@ -2,6 +2,9 @@
 
 cpnas ablate --config=digits --workdir=DIR
 
+T = 1: a stage of CP-NAS and BNAS† drops all 28 operations of its worst architecture, and no edge is
+judged by itself as with the paper's T = 3.
+
 Searches and training are those of `configs/search_digits.py`, which says what they cost, and of
 `configs/train_digits.py`. docs/results has its table. Fig. 6 left of the paper, accuracy
 over beta_P, adds `--config.grid.betas="(-1, .33, 1, 2, 3, 5)"`.

@@ -3,8 +3,9 @@
 cpnas ablate --config=fashion --workdir=DIR
 
 As `configs/ablate_digits.py`, with fewer seeds and epochs, and other images, which leave more to
-gain. CP-NAS trains child and parent on 35 x 1,024 of them, 71,680 in all; PC-DARTS, whose halves
-have 768, on 55 x 768 for the weights and 39 x 768 for alpha and beta. docs/results has its table.
+gain; T = 1 here, too. CP-NAS trains child and parent on 35 x 1,024 of them, 71,680 in all;
+PC-DARTS, whose halves have 768, on 55 x 768 for the weights and 39 x 768 for alpha and beta.
+docs/results has its table.
 """
 
 from ml_collections import ConfigDict

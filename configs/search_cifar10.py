@@ -4,7 +4,7 @@
 
 The paper: 0.1 GPU-days on TITAN V. A small try of the whole algorithm on two CPU cores adds
 `--config.split.train_images=1024 --config.split.validation_images=256 --config.search.rounds=1
---config.search.batch_size=64`.
+--config.search.indicator=additive --config.search.batch_size=64`.
 """
 
 from ml_collections.config_dict import ConfigDict, placeholder

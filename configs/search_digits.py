@@ -2,10 +2,11 @@
 
     cpnas search --config=digits --workdir=DIR [--config.method=pc_darts]
 
-CP-NAS trains child and parent on 35 x 1,152 images, 80,640 in all; PC-DARTS, whose halves have 704
-images, on 67 x 704 for the weights and 47 x 704 for alpha and beta, 80,256. The warm-up has the
-original's share of its epochs, 15 of 50. The guided search trains 28 children for two epochs each
-and the best two for six, on 78,336 images.
+With T = 1 a stage of CP-NAS drops all 28 operations of its worst architecture: the paper's T = 3
+judges every edge by itself, as indicator="additive" does. It trains child and parent on 35 x 1,152
+images, 80,640 in all; PC-DARTS, whose halves have 704, on 67 x 704 for the weights and 47 x 704 for
+alpha and beta, 80,256, with the original's share of warm-up epochs. The guided search trains 28
+children for two epochs each and the best two for six, on 78,336 images.
 """
 
 from ml_collections.config_dict import ConfigDict, placeholder

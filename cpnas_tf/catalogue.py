@@ -45,6 +45,9 @@ PRECISIONS = ("child", "parent")
 STEMS = ("cifar", "imagenet")
 REAL_INPUTS = ("depthwise", "preprocessing")  # convolutions whose input a child may leave real
 OPTIMIZERS = ("sgd", "adam")
+SAMPLINGS = ("epoch", "step")  # how long CP-NAS trains an architecture before the next one
+INDICATORS = ("mean", "additive")  # by what CP-NAS drops operations
+SCHEDULES = ("cosine", "restarts")  # of a search's learning rate
 SCORES = ("loss", "accuracy")  # of the validation, by which a guided search compares genotypes
 STRATEGIES = ("none", "mirrored", "multi_worker")  # see `devices`
 # The networks of `networks.reference`, and their precision.
@@ -160,6 +163,8 @@ METHODS = {
     "bnas": Method(_CPNAS, "search", beta=0.0, several_devices=True),
     "cpnas": Method(_CPNAS, "search", varies_beta=True, several_devices=True),
     "pc_darts": Method("cpnas_tf.search.pc_darts:PCDarts", "pc_darts"),
+    "best_of_n": Method("cpnas_tf.search.baselines:BestOfN", "guided", several_devices=True),
+    "evolution": Method("cpnas_tf.search.baselines:Evolution", "guided", several_devices=True),
     "guided": Method("cpnas_tf.search.guided:GuidedSearch", "guided", several_devices=True),
 }
 BASELINE = "random"  # what an ablation compares the other methods with

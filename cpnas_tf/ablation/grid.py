@@ -5,9 +5,10 @@ of the derived child with one training seed. Runs that differ only in the traini
 search. All results are kept in small files in the ablation's folder, each written atomically when
 its search or training has finished:
 
+- `searches/NAME/search.csv`: the search's log, if it writes one;
 - `searches/NAME/search.json`: `method`, `beta` (None where there is none), `search_seed`;
-  `genotype`; `scores` (for each of the 28 edges, every operation's score: its last zbar, or its
-  weight in PC-DARTS' mixture; None without a search);
+  `genotype`; `scores` (for each of the 28 edges, every operation's score: its last zbar minus its
+  stage's mean, or its weight in PC-DARTS' mixture; None without a search);
   `seconds`; `images` (epochs times training images, of child and parent together);
 - `runs/NAME/run.json`: the same first three and `training_seed`; `accuracy` and `loss` on the test
   images; `seconds` (of a resumed training, those since it resumed) and `images`.

@@ -107,21 +107,25 @@ def _methods(rows, accuracies):
             str(row["runs"]),
             f"{_percent(row['mean'])} ± {_percent(row['std'])}",
             _interval(row, ""),
+            _percent(row["training_std"]),
         )
         for row in rows
     ]
-    columns = ("method", "n", "runs", "mean ± std, %", _interval_header())
+    columns = ("method", "n", "runs", "mean ± std, %", _interval_header(), "training std")
     caption = "Test accuracy over n searches, each the mean of its trainings"
-    return section("Accuracy by method", picture, table(caption, columns, values))
+    text = "std: over the searches; training std: over the training seeds of one search."
+    found = table(caption, columns, values)
+    return section("Accuracy by method", picture, element("p", text), found)
 
 
 def _comparison(rows):
     text = (
         "Difference from random in percentage points; searches with the same seed are paired. "
         f"p: {TEST}, not corrected for the number of rows. RI: improvement over the mean accuracy "
-        "of random, in percent. tau: Kendall's rank correlation between a search's scores (zbar) "
-        "and the trained accuracies of the other searches' genotypes, averaged over the method's "
-        "searches. In the paper's Fig. 6, CP-NAS is better than the other three methods."
+        "of random, in percent. tau: Kendall's rank correlation between a search's scores (of "
+        "CP-NAS: zbar minus its stage's mean) and the trained accuracies of the other searches' "
+        "genotypes, averaged over the method's searches. In the paper's Fig. 6, CP-NAS is better "
+        "than the other three methods."
     )
     values = [
         (
@@ -198,7 +202,7 @@ def _searches(searches, runs):
         reached = {row["training_seed"]: row["test_accuracy"] for row in group}
         values.append((*found, *(_percent(reached.get(seed)) for seed in seeds)))
     columns = ("method", "seed", "score", *(f"seed {seed}, %" for seed in seeds))
-    caption = "Searches by seed: the genotype's mean zbar, and test accuracy by training seed"
+    caption = "Searches by seed: the genotype's mean score, and test accuracy by training seed"
     return section("Every search", table(caption, columns, values))
 
 

@@ -13,7 +13,7 @@ import glob
 import math
 import os
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, variance
 from typing import Any
 
 import numpy as np
@@ -138,6 +138,7 @@ def make_table(
         A list of dicts. A value is None where there are too few searches for it.
         - `method`, `beta`, `searches` (the sample's size n), `runs`;
         - `mean`, `std`, `low` and `high` of the test accuracy;
+        - `training_std`, its standard deviation over the training seeds of one search (pooled);
         - `pairs`, `difference`, `difference_low`, `difference_high` and `p_value` of the paired
           difference from `random` with the same seeds (`TEST`, not corrected for the number of
           rows);
@@ -169,6 +170,7 @@ def make_table(
                 "searches": len(found),
                 "runs": len(own_runs),
                 **interval(list(_means(found).values())),
+                "training_std": _training_std(found),
                 **_compare(found, {} if method == BASELINE else baseline),
                 "kendall_tau": fmean(taus) if taus else None,
                 "seconds": sum(record["seconds"] for record in own_searches + own_runs),
@@ -199,6 +201,19 @@ def _trained(runs):
 def _means(found):
     """A method's sample: `{search seed: mean accuracy over the training seeds}`."""
     return {seed: fmean(reached.values()) for seed, reached in found.items()}
+
+
+def _training_std(found):
+    """What one training's accuracy varies by around its search's mean, with n - 1 for each."""
+    variances = [
+        (len(reached) - 1, variance(reached.values()))
+        for reached in found.values()
+        if len(reached) > 1
+    ]
+    freedom = sum(degrees for degrees, _ in variances)
+    if not freedom:
+        return None
+    return math.sqrt(sum(degrees * value for degrees, value in variances) / freedom)
 
 
 def interval(values: Sequence[float]) -> dict[str, float | None]:
@@ -261,8 +276,7 @@ def genotype_score(
 
     Args:
         genotype: the two cells of `genotype.json`.
-        scores: for each of the 28 edges, `{operation: score}` (the zbar of CP-NAS); None if the
-            search has no scores.
+        scores: for each of the 28 edges, `{operation: score}`; None if the search has none.
 
     Returns:
         A float; None without scores, or if the search did not score one of the operations.
@@ -283,8 +297,7 @@ def rank_correlation(
     """Kendall's tau-b between a search's scores of genotypes and their trained accuracies.
 
     The genotypes are those of all other searches, `random` included, that it can score. Its own is
-    left out, for it was chosen by these scores. CP-NAS scores an operation by its last zbar, which
-    for a dropped operation is that of an earlier stage.
+    left out, for it was chosen by these scores.
 
     Args:
         search: the search whose scores are evaluated.
@@ -334,6 +347,7 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
 
     header = (
         *("method", "beta", "n", "runs", "mean ± std", f"{CONFIDENCE:.0%} interval"),
+        "training std",
         *("pairs", "to random", f"{CONFIDENCE:.0%} interval", "p", "RI %", "tau"),
         *("seconds", "images"),
     )
@@ -345,6 +359,7 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
             str(row["runs"]),
             f"{percent(row['mean'])} ± {percent(row['std'])}",
             bounds(row, ""),
+            percent(row["training_std"]),
             str(row["pairs"]),
             percent(row["difference"], "+"),
             bounds(row, "difference_"),
@@ -356,5 +371,8 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         for row in rows
     ]
-    note = f"n searches, compared in pairs; p: {TEST}, not corrected"
+    note = (
+        f"n searches, compared in pairs; p: {TEST}, not corrected; std over the searches, training "
+        "std over the training seeds of one search"
+    )
     return f"{text_table([header, *lines])}\n{note}"

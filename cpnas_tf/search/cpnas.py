@@ -43,11 +43,16 @@ class ChildParentSearch:
         stem, real_inputs, unit: as in `networks.cells.build_network`.
         rounds: T, how often each operation is sampled before a pruning.
         beta: beta_P of Eq. 1.
+        sampling: "epoch" trains an architecture for an epoch, "step" another one in each step, see
+            `ChildParentOracle.architecture_of_step`.
+        indicator: by what operations are dropped, "mean" or "additive", see `ChildParentOracle`.
         batch_size: images per step, of all replicas together.
         optimizer: of the supernets, "sgd" or "adam".
         learning_rate: at the start.
         final_learning_rate: to which it follows a cosine over the epochs. The paper's 0 leaves
             little to learn for the last architectures, by which the last operations are pruned.
+        schedule: "cosine" falls once over all epochs, as the paper's; "restarts" begins anew in
+            each stage, so that the scores of every stage are of weights that have settled.
         momentum: of SGD; Adam has its own.
         weight_decay: L2 on all sampled parameters.
         operations: the K operations that each edge starts with.
@@ -74,10 +79,13 @@ class ChildParentSearch:
         unit: str | Unit = "paper",
         rounds: int = 3,
         beta: float = 2.0,
+        sampling: str = "epoch",
+        indicator: str = "mean",
         batch_size: int = 512,
         optimizer: str = "sgd",
         learning_rate: float = 0.025,
         final_learning_rate: float = 0.0,
+        schedule: str = "cosine",
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         operations: Sequence[str] = OPERATIONS,
@@ -96,6 +104,8 @@ class ChildParentSearch:
             seed=seed,
             operations=tuple(operations),
             allow_none=allow_none,
+            sampling=sampling,
+            indicator=indicator,
         )
         oracle = self._make_oracle()
         network: dict[str, Any] = {
@@ -142,7 +152,7 @@ class ChildParentSearch:
             steps=streams.steps_per_epoch(train, batch_size=batch_size),
             batch_size=batch_size,
             rate=functools.partial(
-                _cosine, learning_rate, final_learning_rate, oracle.architectures
+                _learning_rate, learning_rate, final_learning_rate, schedule, oracle
             ),
             momentum=momentum,
             weight_decay=weight_decay,
@@ -196,7 +206,8 @@ class ChildParentSearch:
 
         Returns:
             A dict of the `genotype`; `scores`, for each of the 28 edges a dict, operation -> its
-            last zbar; and the cost: `seconds`, and the `images` of child and parent.
+            last zbar minus its stage's mean; and the cost: `seconds`, and the `images` of child and
+            parent.
 
         Raises:
             ValueError: if the folder holds another search, or checkpoints and none can be read.
@@ -263,9 +274,24 @@ def search(
     return planned.run(directory, verbose=verbose)["genotype"]
 
 
-def _cosine(first, final, epochs, epoch):
-    """The learning rate of an epoch, which falls from `first` to `final` by a cosine."""
-    return final + (first - final) * (0.5 * (1 + math.cos(math.pi * epoch / epochs)))
+def _in_stage(oracle, epoch):
+    """How many epochs of its stage are over when an epoch begins, and how many the stage has."""
+    stage, round_index, sample = oracle.position(epoch)
+    kept = len(oracle.operations) - stage
+    return round_index * kept + sample, oracle.rounds * kept
+
+
+# For each of `catalogue.SCHEDULES`, which epoch of a cosine of how many an epoch is.
+_SCHEDULES = {
+    "cosine": lambda oracle, epoch: (epoch, oracle.architectures),
+    "restarts": _in_stage,
+}
+
+
+def _learning_rate(first, final, schedule, oracle, epoch):
+    """The learning rate of an epoch, which falls from `first` to `final` by cosines."""
+    done, epochs = _SCHEDULES[schedule](oracle, epoch)
+    return final + (first - final) * (0.5 * (1 + math.cos(math.pi * done / epochs)))
 
 
 def equal_batches(images: AnyImages, batch_size: int, *, replicas: int = 1) -> tf.data.Dataset:

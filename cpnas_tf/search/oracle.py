@@ -4,6 +4,7 @@ References:
     CP-NAS, section 2.3, Eqs. 1 and 2, Algorithm 1.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from keras_tuner.errors import FatalRuntimeError, FatalValueError
 
 from cpnas_tf.files import write_json
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
+from cpnas_tf.search.surrogate import LEAST, Surrogate
 from cpnas_tf.settings import SettingError, checked
 
 ACCURACIES = ("child_accuracy", "parent_accuracy")
@@ -49,6 +51,11 @@ def child_parent_score(child_accuracy: float, parent_accuracy: float, beta: floa
 
     `beta` = 0 looks at the child alone (the paper's BNAS† baseline), 1 at the parent alone.
 
+    The printed equation contradicts the paper's text, "when beta_P becomes larger, CP-NAS tends to
+    select fewer convolutional operations": with the printed sign searches find more of them. The
+    loss A_P - A_C as a penalty, z = A_C - beta_P (A_P - A_C), does what the text says. Decision:
+    the printed sign; a negative `beta` is the other one.
+
     References:
         CP-NAS, Eq. 1.
     """
@@ -73,7 +80,12 @@ def evaluation_indicator(mean_scores: Sequence[float]) -> np.ndarray:
 
 
 def sampling_orders(
-    remaining: Sequence[Sequence[str]], *, seed: int, stage: int, round_index: int
+    remaining: Sequence[Sequence[str]],
+    *,
+    seed: int,
+    stage: int,
+    round_index: int,
+    steps: tuple[int, int] | None = None,
 ) -> tuple[tuple[str, ...], ...]:
     """The order in which one round goes through the operations left on each edge.
 
@@ -83,11 +95,14 @@ def sampling_orders(
 
     Args:
         remaining: for each edge, the tuple of operations that are left.
+        steps: which steps the order is for instead of the round's epochs: `(sample, group)`.
 
     Returns:
         For each edge, a tuple of the same operations in random order.
     """
-    generator = np.random.default_rng([seed, stage, round_index])
+    # Zeros at the end would not change a seed.
+    more = () if steps is None else (1 + number for number in steps)
+    generator = np.random.default_rng([seed, stage, round_index, *more])
     return tuple(tuple(generator.permutation(names).tolist()) for names in remaining)
 
 
@@ -109,6 +124,57 @@ def worst_operation(mean_scores: Mapping[str, float], *, allow_none: bool = True
     if not allow_none and len(mean_scores) == 2 and "none" in mean_scores:
         return "none"
     return min(mean_scores, key=lambda name: mean_scores[name])
+
+
+def mean_zbars(
+    results: Sequence[Result], remaining: Sequence[Sequence[str]]
+) -> list[dict[str, float]]:
+    """The zbar of Algorithm 1: the mean z of the last stage's architectures with the operation.
+
+    Args:
+        results: the finished trials, the last of them those of the stage.
+        remaining: for each edge, the operations that it has in this stage.
+
+    Returns:
+        For each edge a dict, operation -> zbar, ordered as `remaining`.
+    """
+    stage = [result for result in results if result.stage == results[-1].stage]
+    return [
+        {name: fmean(one.z for one in stage if one.choices[edge] == name) for name in names}
+        for edge, names in enumerate(remaining)
+    ]
+
+
+def additive_zbars(
+    results: Sequence[Result], remaining: Sequence[Sequence[str]]
+) -> list[dict[str, float]]:
+    """A zbar by a model of z that adds up what each operation is worth on each edge.
+
+    A mean over T architectures also has what their 27 other operations are worth. The model, a
+    ridge regression, tells them apart, and shrinks what an edge's few scores say to what the
+    operation is worth in its cell type. Decision: it is fitted to all stages, each z minus its
+    stage's mean, for in the last stages there are fewer architectures than choices.
+
+    Args, Returns:
+        As `mean_zbars`.
+
+    References:
+        `search.surrogate`.
+    """
+    stages = itertools.groupby(results, key=lambda result: result.stage)
+    levels = {stage: fmean(result.z for result in group) for stage, group in stages}
+    model = Surrogate(
+        [Genotype.from_choices(result.choices) for result in results],
+        [result.z - levels[result.stage] for result in results],
+    )
+    level = levels[results[-1].stage]
+    return [
+        {name: level + float(model.estimates[edge, OPERATIONS.index(name)]) for name in names}
+        for edge, names in enumerate(remaining)
+    ]
+
+
+_ZBARS = {"mean": mean_zbars, "additive": additive_zbars}  # by the names of INDICATORS
 
 
 class ChildParentOracle(keras_tuner.Oracle):
@@ -137,6 +203,9 @@ class ChildParentOracle(keras_tuner.Oracle):
         seed: of the sampling, at least 0.
         operations: the K operations each edge starts with, at least 2, in any order.
         allow_none: whether `none` may survive the search, see `worst_operation`.
+        sampling: "epoch" trains a trial's architecture for its epoch, as the paper does; "step"
+            trains another one in each step of the epoch, see `architecture_of_step`.
+        indicator: what zbar of Eq. 2 is, see `mean_zbars` (the paper's) and `additive_zbars`.
 
     Raises:
         ValueError: if an argument is anything else.
@@ -162,6 +231,8 @@ class ChildParentOracle(keras_tuner.Oracle):
         seed: int = 0,
         operations: Sequence[str] = OPERATIONS,
         allow_none: bool = True,
+        sampling: str = "epoch",
+        indicator: str = "mean",
     ) -> None:
         if len(operations) < 2:
             raise SettingError(
@@ -171,6 +242,14 @@ class ChildParentOracle(keras_tuner.Oracle):
         self.beta = float(beta)
         self.operations = tuple(name for name in OPERATIONS if name in operations)
         self.allow_none = bool(allow_none)
+        self.sampling = sampling
+        self.indicator = indicator
+        if indicator == "additive" and rounds * len(operations) < LEAST:
+            raise SettingError(
+                "indicator",
+                f"indicator must be mean for fewer than {LEAST} architectures in the first stage, "
+                f"received: {indicator!r} for {rounds * len(operations)}",
+            )
         hyperparameters = keras_tuner.HyperParameters()
         for name in CHOICES:
             hyperparameters.Choice(name, list(self.operations))
@@ -227,6 +306,29 @@ class ChildParentOracle(keras_tuner.Oracle):
     def remaining(self) -> tuple[tuple[str, ...], ...]:
         """The operations left on each of the 28 edges, ordered as `OPERATIONS`."""
         return self._remaining
+
+    def architecture_of_step(self, step: int) -> Genotype:
+        """The architecture that the next trial trains in a step of its epoch, counted from 0.
+
+        With the sampling "step", K steps together train every operation that is left on every edge
+        once, K being how many are left, in an order of their own. So a score says less about when
+        its architecture was trained. The trial's own architecture is the one that is validated.
+
+        References:
+            FairNAS (Chu et al., 2021), section 3.2, for groups of steps without replacement.
+        """
+        if self.sampling == "epoch":
+            return Genotype.from_choices(self._next_choices())
+        stage, round_index, sample = self.position(len(self._results))
+        group, place = divmod(step, len(self._remaining[0]))
+        orders = sampling_orders(
+            self._remaining,
+            seed=self.seed,
+            stage=stage,
+            round_index=round_index,
+            steps=(sample, group),
+        )
+        return Genotype.from_choices(order[place] for order in orders)
 
     def genotype(self) -> Genotype:
         """The architecture that was found: on each edge the one operation that is left.
@@ -306,21 +408,17 @@ class ChildParentOracle(keras_tuner.Oracle):
         )
         kept = len(self._remaining[0])
         if (round_index, sample) == (self.rounds - 1, kept - 1):
-            self._prune(self._results[-self.rounds * kept :])
+            self._prune()
 
-    def _prune(self, results):
-        """Evaluates one stage's results and drops every edge's worst operation."""
+    def _prune(self):
+        """Evaluates the last stage and drops every edge's worst operation."""
         evaluations, remaining = [], []
-        for edge, names in enumerate(self._remaining):
-            means = {
-                name: fmean(result.z for result in results if result.choices[edge] == name)
-                for name in names
-            }
-            indicators = evaluation_indicator(list(means.values())).tolist()
-            pairs = zip(means.values(), indicators, strict=True)
-            evaluations.append(dict(zip(names, pairs, strict=True)))
-            worst = worst_operation(means, allow_none=self.allow_none)
-            remaining.append(tuple(name for name in names if name != worst))
+        for zbars in _ZBARS[self.indicator](self._results, self._remaining):
+            indicators = evaluation_indicator(list(zbars.values())).tolist()
+            pairs = zip(zbars.values(), indicators, strict=True)
+            evaluations.append(dict(zip(zbars, pairs, strict=True)))
+            worst = worst_operation(zbars, allow_none=self.allow_none)
+            remaining.append(tuple(name for name in zbars if name != worst))
         self._history.append(tuple(evaluations))
         self._remaining = tuple(remaining)
 
@@ -331,6 +429,8 @@ class ChildParentOracle(keras_tuner.Oracle):
             "seed": self.seed,
             "operations": list(self.operations),
             "allow_none": self.allow_none,
+            "sampling": self.sampling,
+            "indicator": self.indicator,
         }
 
     def get_state(self) -> dict[str, Any]:

@@ -96,16 +96,16 @@ class Pair:
 
     def train_epoch(
         self,
-        genotype: Genotype,
+        architecture: Callable[[int], Genotype],
         epoch: int,
         batches: Iterator[tuple[tf.Tensor, tf.Tensor]],
         *,
         on_step: Callable[[int, int, int], None],
     ) -> dict[str, float]:
-        """Trains an architecture for an epoch; the only host synchronization is at its end.
+        """Trains for an epoch; the only host synchronization is at its end.
 
         Args:
-            genotype: the architecture.
+            architecture: function of a step, counted from 0, that gives the one it trains.
             epoch: its number, counted from 0.
             batches: the iterator of `batches`, which stands at this epoch.
             on_step: called after each step with the epoch, the step and the number of steps.
@@ -113,11 +113,11 @@ class Pair:
         Returns:
             The sum of the steps' losses by precision.
         """
-        choices = tf.constant(genotype.indices)
         rate = tf.constant(self.rate(epoch), tf.float32)
         totals = [0.0] * len(PRECISIONS)
         for step in range(self.steps):
             images, labels = next(batches)
+            choices = tf.constant(architecture(step).indices)
             losses = self.train_step(images, labels, choices, rate)
             totals = [total + loss for total, loss in zip(totals, losses, strict=True)]
             on_step(epoch, step, self.steps)

@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from statistics import fmean
 from typing import Any
 
 from keras_tuner.engine.base_tuner import BaseTuner
@@ -99,7 +100,7 @@ class ChildParentTuner(BaseTuner):
         genotype = Genotype.from_choices(trial.hyperparameters.values[name] for name in CHOICES)
         number = len(self.oracle.results)
         try:
-            self._train(genotype, number)
+            self._train(number)
             accuracies = self.pair.validate(genotype)
         except FatalError:
             raise
@@ -110,8 +111,10 @@ class ChildParentTuner(BaseTuner):
         self.seconds.append(time.monotonic() - started)
         return {f"{precision}_accuracy": accuracies[precision] for precision in PRECISIONS}
 
-    def _train(self, genotype, number):
-        losses = self.pair.train_epoch(genotype, number, self._batches, on_step=self._progress.step)
+    def _train(self, number):
+        losses = self.pair.train_epoch(
+            self.oracle.architecture_of_step, number, self._batches, on_step=self._progress.step
+        )
         for precision, loss in losses.items():
             if not math.isfinite(loss):
                 raise FatalRuntimeError(
@@ -167,11 +170,16 @@ class ChildParentTuner(BaseTuner):
         return self.oracle.genotype()
 
     def scores(self) -> list[dict[str, float]]:
-        """For each of the 28 edges a dict, operation -> its last zbar."""
+        """For each of the 28 edges a dict, operation -> its last zbar minus its stage's mean.
+
+        Scores of different stages compare only so: from stage to stage the weights train on, and
+        the worst operations leave.
+        """
         scores: list[dict[str, float]] = [{} for _ in CHOICES]
         for stage in self.oracle.history:
             for edge, indicators in zip(scores, stage, strict=True):
-                edge.update({name: zbar for name, (zbar, _) in indicators.items()})
+                level = fmean(zbar for zbar, _ in indicators.values())
+                edge.update({name: zbar - level for name, (zbar, _) in indicators.items()})
         return scores
 
 

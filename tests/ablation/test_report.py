@@ -9,7 +9,7 @@ from cpnas_tf.reports.html import page
 
 METHODS = "Test accuracy over n searches, each the mean of its trainings"
 DIFFERENCES = "Paired difference from random, and how well the scores rank"
-SEARCHES = "Searches by seed: the genotype's mean zbar, and test accuracy by training seed"
+SEARCHES = "Searches by seed: the genotype's mean score, and test accuracy by training seed"
 COST = "Searches and trainings together; images: epochs times training images"
 
 
@@ -47,9 +47,11 @@ def test_the_statistics_are_those_of_the_table():
     searches, runs = searches_of(ACCURACIES), runs_of(ACCURACIES)
     found, (row, _) = report(searches, runs), make_table(searches, runs)
     header, own, baseline = plain(found.tables[METHODS])
-    assert header == ["method", "n", "runs", "mean ± std, %", "95% interval"]
-    mean, std, low, high = (f"{100 * row[name]:.2f}" for name in ("mean", "std", "low", "high"))
-    assert own == ["cpnas, β = 2", "3", "6", f"{mean} ± {std}", f"{low} to {high}"]
+    assert header == ["method", "n", "runs", "mean ± std, %", "95% interval", "training std"]
+    mean, std, low, high, training = (
+        f"{100 * row[name]:.2f}" for name in ("mean", "std", "low", "high", "training_std")
+    )
+    assert own == ["cpnas, β = 2", "3", "6", f"{mean} ± {std}", f"{low} to {high}", training]
     assert baseline[:3] == ["random", "3", "6"]
     header, own, baseline = plain(found.tables[DIFFERENCES])
     low, high = (f"{100 * row[f'difference_{end}']:.2f}" for end in ("low", "high"))
@@ -79,7 +81,7 @@ def test_without_random_nothing_is_said_of_it():
     accuracies = {("cpnas", 2.0): [[0.9]]}
     found = report(searches_of(accuracies), runs_of(accuracies))
     assert "no random search" in found.words
-    assert plain(found.tables[METHODS])[1][1:] == ["1", "1", "90.00 ± –", "–"]
+    assert plain(found.tables[METHODS])[1][1:] == ["1", "1", "90.00 ± –", "–", "–"]
 
 
 def test_operations_are_counted_over_a_methods_searches():

@@ -125,6 +125,18 @@ class TestTable:
         for name in ("difference", "p_value", "relative_improvement", "kendall_tau"):
             assert baseline[name] is None
 
+    def test_the_training_seeds_vary_around_their_searchs_mean(self, searches, runs):
+        cpnas, _ = make_table(searches, runs)
+        own = ACCURACIES["cpnas", 2.0]
+        pooled = np.mean([np.var(reached, ddof=1) for reached in own]) ** 0.5
+        assert cpnas["training_std"] == pytest.approx(pooled)
+        alone = [run for run in runs if run["training_seed"] == 0]
+        assert make_table(searches, alone)[0]["training_std"] is None
+        # A search with three trainings counts twice as much as one with two.
+        more = [*runs[:4], run("cpnas", 2.0, 1, 2, 0.9)]
+        pooled = (np.var(own[0], ddof=1) + 2 * np.var([*own[1], 0.9], ddof=1)) / 3
+        assert make_table(searches, more)[0]["training_std"] == pytest.approx(pooled**0.5)
+
     def test_only_what_both_have_is_compared(self):
         accuracies = {("cpnas", 2.0): [[0.9], [0.8]], ("random", None): [[0.8, 0.2], [0.75, 0.1]]}
         searches, runs = searches_of(accuracies), runs_of(accuracies)

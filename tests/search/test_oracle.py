@@ -1,6 +1,7 @@
 """Algorithm 1 of CP-NAS, driven from create_trial to STOPPED without any network."""
 
 import collections
+import hashlib
 import json
 import math
 
@@ -8,6 +9,7 @@ import keras_tuner
 import numpy as np
 import pytest
 
+from cpnas_tf.catalogue import INDICATORS
 from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.search.oracle import (
     ChildParentOracle,
@@ -16,6 +18,7 @@ from cpnas_tf.search.oracle import (
     sampling_orders,
     worst_operation,
 )
+from cpnas_tf.search.surrogate import Surrogate
 
 THREE_OPERATIONS = ("none", "skip_connect", "sep_conv_3x3")
 PLACE = {name: place for place, name in enumerate(OPERATIONS)}
@@ -237,6 +240,94 @@ def test_trials_carry_score_and_metrics(paper_search):
     assert oracle.get_best_trials()[0].trial_id == best.trial_id
 
 
+def table(number, choices):
+    """Accuracies in thousandths, from whole numbers alone."""
+    del number
+    places = [(edge + 1) * (PLACE[name] + 1) ** 2 for edge, name in enumerate(choices)]
+    return sum(places) % 600 / 1000, sum(places[::2]) % 700 / 1000
+
+
+def test_the_papers_defaults_draw_and_drop_as_they_always_did(tmp_path):
+    """Recorded before the Oracle had any option beside the paper's."""
+    oracle = make_oracle(tmp_path)
+    steps = drive(oracle, table)
+    drawn = "".join(str(PLACE[name]) for step in steps for name in step.choices)
+    assert len(drawn) == 105 * 28
+    assert drawn[:28] == "2635241572326357242320756250"
+    assert hashlib.sha256(drawn.encode()).hexdigest()[:16] == "a7628c896da2d1af"
+    found = "".join(str(place) for place in oracle.genotype().indices)
+    assert found == "4176243041717212775113501256"
+
+
+class TestSamplingByStep:
+    def test_k_steps_train_every_operation_left_on_every_edge_once(self, tmp_path):
+        oracle = make_oracle(tmp_path, operations=OPERATIONS[:4], sampling="step", seed=5)
+        for number in range(oracle.architectures):
+            remaining = oracle.remaining()
+            kept = len(remaining[0])
+            drawn = [oracle.architecture_of_step(step).choices for step in range(2 * kept)]
+            for group in (drawn[:kept], drawn[kept:]):
+                for edge, names in enumerate(remaining):
+                    assert sorted(choices[edge] for choices in group) == sorted(names)
+            assert drawn[:kept] != drawn[kept:]
+            assert [oracle.architecture_of_step(step).choices for step in range(kept)] == drawn[
+                :kept
+            ]
+            trial = oracle.create_trial("tuner0")
+            assert choices_of(trial) not in drawn
+            run_trial(oracle, trial, noise)
+            assert len(oracle.results) == number + 1
+
+    def test_trials_are_those_of_epochs(self, tmp_path):
+        settings = {"rounds": 1, "operations": THREE_OPERATIONS}
+        by_step = drive(make_oracle(tmp_path / "step", **settings, sampling="step"))
+        assert by_step == drive(make_oracle(tmp_path / "epoch", **settings))
+
+    def test_epochs_train_the_trials_architecture(self, tmp_path):
+        oracle = make_oracle(tmp_path)
+        architectures = {oracle.architecture_of_step(step).choices for step in range(20)}
+        assert architectures == {choices_of(oracle.create_trial("tuner0"))}
+
+
+class TestAdditiveIndicator:
+    def test_zbar_is_the_models_estimate_at_the_stages_level(self, tmp_path):
+        oracle = make_oracle(tmp_path, rounds=2, operations=THREE_OPERATIONS, indicator="additive")
+        drive(oracle)
+        first = oracle.results[:6]
+        level = np.mean([result.z for result in first])
+        model = Surrogate(
+            [Genotype.from_choices(result.choices) for result in first],
+            [result.z - level for result in first],
+        )
+        for edge, evaluation in enumerate(oracle.history[0]):
+            for name, (zbar, _) in evaluation.items():
+                assert zbar == pytest.approx(level + model.estimates[edge, PLACE[name]])
+        dropped = [min(each, key=lambda name: each[name][0]) for each in oracle.history[0]]
+        left = [set(THREE_OPERATIONS) - {name} for name in dropped]
+        assert [set(evaluation) for evaluation in oracle.history[1]] == left
+
+    def test_with_one_round_it_credits_each_edge_where_means_cannot(self, tmp_path):
+        """Every operation has one score: means drop all operations of the worst architecture."""
+        worth = np.random.default_rng(3).uniform(0, 0.02, size=len(OPERATIONS))
+
+        def sums(number, choices):
+            return 0.1 + sum(worth[PLACE[name]] for name in choices), 0.5
+
+        dropped = {}
+        for indicator in INDICATORS:
+            oracle = make_oracle(tmp_path / indicator, rounds=1, beta=0.0, indicator=indicator)
+            drive(oracle, sums, trials=8)
+            worst = min(oracle.results, key=lambda result: result.z)
+            kept = zip(oracle.history[0], oracle.remaining(), strict=True)
+            dropped[indicator] = [(set(all_) - set(left)).pop() for all_, left in kept]
+            assert (tuple(dropped[indicator]) == worst.choices) == (indicator == "mean")
+        mean_worth = {
+            indicator: np.mean([worth[PLACE[name]] for name in names])
+            for indicator, names in dropped.items()
+        }
+        assert mean_worth["additive"] < mean_worth["mean"]
+
+
 def test_permutations_are_independent():
     orders = [
         order
@@ -268,8 +359,12 @@ def test_seed_0_is_kept():
 @pytest.mark.parametrize("seed", [0, 3])
 @pytest.mark.parametrize(
     "settings",
-    [{"rounds": 1}, {"rounds": 3, "operations": THREE_OPERATIONS, "beta": 0.33}],
-    ids=["all_operations", "three_rounds"],
+    [
+        {"rounds": 1},
+        {"rounds": 3, "operations": THREE_OPERATIONS, "beta": 0.33},
+        {"rounds": 1, "operations": THREE_OPERATIONS, "indicator": "additive"},
+    ],
+    ids=["all_operations", "three_rounds", "additive"],
 )
 def test_a_search_killed_at_every_point_ends_the_same(tmp_path, settings, seed):
     settings = {**settings, "seed": seed}
@@ -566,6 +661,8 @@ def test_no_genotype_before_the_end(tmp_path):
         ("seed", 1),
         ("operations", THREE_OPERATIONS),
         ("allow_none", False),
+        ("sampling", "step"),
+        ("indicator", "additive"),
     ],
 )
 def test_reload_with_other_settings_is_refused(tmp_path, name, value):
@@ -614,6 +711,12 @@ def test_reload_of_a_damaged_file_is_refused(tmp_path, text):
         ({"operations": ("none",)}, "operations must be 2 or more"),
         ({"operations": ("none", "none")}, "operations must be one or more different ones of"),
         ({"operations": ("none", "conv")}, "'conv'"),
+        ({"sampling": "batch"}, "sampling must be one of epoch, step, received: 'batch'"),
+        ({"indicator": "median"}, "indicator must be one of mean, additive, received: 'median'"),
+        (
+            {"indicator": "additive", "rounds": 1, "operations": THREE_OPERATIONS[:2]},
+            "indicator must be mean for fewer than 3 architectures .*'additive' for 2",
+        ),
     ],
 )
 def test_bad_settings(settings, message):

@@ -18,7 +18,7 @@ from small_search import StopError, make_images
 from small_training import truncate
 
 from cpnas_tf import data
-from cpnas_tf.genotypes import CHOICES, Genotype
+from cpnas_tf.genotypes import CHOICES, OPERATIONS, Genotype
 from cpnas_tf.networks.units import find_unit
 from cpnas_tf.runs import search_log
 from cpnas_tf.search import cpnas
@@ -306,6 +306,8 @@ class TestSearch:
                 allow_none=False,
                 mixed_precision=True,
                 optimizer="adam",
+                sampling="step",
+                indicator="additive",
                 **SEARCH,
                 **TRAINING | {"final_learning_rate": 0.005},
             )
@@ -337,6 +339,8 @@ class TestSearch:
             **settings,
             "beta": 0.5,
             "allow_none": False,
+            "sampling": "step",
+            "indicator": "additive",
             "results": [],
         }
         assert tuner == {"directory": tmp_path, "verbose": 2}
@@ -453,6 +457,33 @@ class TestTuner:
             for number in range(ARCHITECTURES)
         ]
         assert seen == pytest.approx([rate for rate in cosine for _ in range(STEPS)])
+
+    def test_the_cosine_may_restart_in_each_stage(self):
+        planned = plan(**TRAINING | {"final_learning_rate": LEARNING_RATE / 4})
+        restarting = plan(
+            **TRAINING | {"final_learning_rate": LEARNING_RATE / 4}, schedule="restarts"
+        )
+        rates = [restarting._make_pair.keywords["rate"](epoch) for epoch in range(ARCHITECTURES)]
+        low, high = LEARNING_RATE / 4, LEARNING_RATE
+        third = [low + (high - low) * (1 + cos) / 2 for cos in (1, 0.5, -0.5)]
+        assert rates == pytest.approx([*third, high, (low + high) / 2])
+        assert planned._make_pair.keywords["rate"](3) < rates[3]
+
+    def test_each_step_may_train_another_architecture(self, new_tuner, tmp_path):
+        tuner, seen = new_tuner(tmp_path, sampling="step"), []
+        step = tuner.pair.train_step
+
+        def spy(images, labels, choices, learning_rate):
+            seen.append(Genotype.from_choices(OPERATIONS[place] for place in choices.numpy()))
+            return step(images, labels, choices, learning_rate)
+
+        tuner.pair.train_step = spy
+        tuner.search()
+        assert len(seen) == ARCHITECTURES * STEPS
+        assert len(set(seen[:STEPS])) == STEPS
+        assert tuner.oracle.results[0].choices not in [genotype.choices for genotype in seen]
+        for edge in zip(*(genotype.choices for genotype in seen[:STEPS]), strict=True):
+            assert set(edge) == set(SEARCH["operations"])
 
     def test_child_and_parent_see_the_training_stream(self, new_tuner, tmp_path):
         tuner, seen = new_tuner(tmp_path), []
@@ -646,7 +677,11 @@ class TestStoppedSearch:
         assert found["images"] == 2 * len(whole.rows) * len(TRAIN)
         assert found["genotype"] == whole.genotype
         for edge, scores in zip(CHOICES, found["scores"], strict=True):
-            assert scores == pytest.approx({row[edge]: row["z"] for row in whole.rows})
+            last = {}
+            for rows in search_log.by_stage(whole.rows).values():
+                mean = np.mean([row["z"] for row in rows])
+                last |= {row[edge]: row["z"] - mean for row in rows}
+            assert scores == pytest.approx(last)
 
     def test_other_settings_are_refused(self, new_tuner, stopped):
         before = files(stopped)
