@@ -8,7 +8,7 @@ trains.
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -65,6 +65,8 @@ class GuidedSearch:
         ValueError: if a setting is impossible for these images, or on these devices.
     """
 
+    oracle: ClassVar[type[GuidedOracle]] = GuidedOracle
+
     @checked("guided")
     def __init__(
         self,
@@ -99,7 +101,7 @@ class GuidedSearch:
         self._train_images = len(train)
         self._strategy = tf.distribute.get_strategy()
         self._make_oracle = functools.partial(
-            GuidedOracle,
+            self.oracle,
             first=first,
             rounds=rounds,
             proposals=proposals,

@@ -198,10 +198,7 @@ class GuidedOracle(keras_tuner.Oracle):
 
     def model(self) -> Surrogate | None:
         """The model of the scores so far, None while there are too few; finalists do not count."""
-        results = self._candidates()
-        if len(results) < LEAST:
-            return None
-        return _fit(results)
+        return self._model(self._candidates())
 
     def genotype(self) -> Genotype:
         """The genotype that was found.
@@ -300,16 +297,24 @@ class GuidedOracle(keras_tuner.Oracle):
         if phase == "random":
             drawn = first_design(self._space, count=self.first, seed=self.seed)
         else:
-            results = self._before(round_index)
-            drawn = propose(
-                self._space,
-                _fit(results),
-                [result.genotype for result in results],
-                [result.score for result in results],
-                count=self.proposals,
-                seed=[self.seed, round_index],
-            )
+            drawn = self._propose(round_index)
         return [tuple(OPERATIONS[index] for index in choices) for choices in drawn]
+
+    def _propose(self, round_index):
+        """The genotypes of a round, as positions in `OPERATIONS`."""
+        results = self._before(round_index)
+        return propose(
+            self._space,
+            _fit(results),
+            [result.genotype for result in results],
+            [result.score for result in results],
+            count=self.proposals,
+            seed=[self.seed, round_index],
+        )
+
+    def _model(self, results):
+        """The model of some trainings' scores; None where there are too few."""
+        return _fit(results) if len(results) >= LEAST else None
 
     def _candidates(self):
         return [result for result in self.results if result.number < self.candidates]
@@ -322,20 +327,20 @@ class GuidedOracle(keras_tuner.Oracle):
     def _best(self, count):
         """The choices of the best candidates by score and prediction."""
         results = self._candidates()
-        scores = [result.score for result in results]
-        if len(results) >= LEAST:
-            genotypes = [result.genotype for result in results]
-            scores = standings(_fit(results), genotypes, scores)
+        scores, model = [result.score for result in results], self._model(results)
+        if model is not None:
+            scores = standings(model, [result.genotype for result in results], scores)
         return [results[place].choices for place in best_first(scores)[:count]]
 
     def _predicted(self, number):
         """The score that the model expects of a training that was planned by it."""
         phase, round_index = self.place(number)
         results = self._before(round_index) if phase == "guided" else self._candidates()
-        if phase == "random" or len(results) < LEAST:
+        model = None if phase == "random" else self._model(results)
+        if model is None:
             return None
         genotype = Genotype.from_choices(self._choices(number))
-        return float(_fit(results).predict([genotype])[0])
+        return float(model.predict([genotype])[0])
 
     def _record(self, trial, *, predicted):
         """Scores a training and adds its result: the one place where the search moves on."""

@@ -60,15 +60,17 @@ class Space:
                 choices[edge] = int(generator.choice(self._operations))
         return tuple(choices)
 
-    def mutate(self, parent: Choices, generator: np.random.Generator) -> Choices:
-        """A genotype with 1 to `MOST_CHANGES` edges changed.
+    def mutate(
+        self, parent: Choices, generator: np.random.Generator, *, most: int = MOST_CHANGES
+    ) -> Choices:
+        """A genotype with 1 to `most` edges changed.
 
         A change gives an edge another operation, moves its operation to an edge that the node did
         not keep, or does both.
         """
         choices = list(parent)
         carried = [edge for edge, operation in enumerate(parent) if operation != _NONE]
-        changes = generator.integers(1, MOST_CHANGES + 1)
+        changes = generator.integers(1, most + 1)
         for edge in generator.permutation(carried)[:changes]:
             free = [other for other in self._node_of[edge] if choices[other] == _NONE]
             options = [
