@@ -15,6 +15,7 @@ from cpnas_tf.data.augmentation import augment
 from cpnas_tf.genotypes import OPERATIONS
 from cpnas_tf.networks.cells import build_network
 from cpnas_tf.search import ChildParentSearch, GuidedSearch, PCDarts
+from cpnas_tf.search.front import find_front
 from cpnas_tf.settings import HELD_OUT, check
 from cpnas_tf.settings import SECTIONS as SETTINGS
 
@@ -30,6 +31,7 @@ FUNCTIONS = {
     "search": ChildParentSearch,
     "pc_darts": PCDarts,
     "guided": GuidedSearch,
+    "front": find_front,
     "grid": make_grid,
     "network": build_network,
     "training": training.Training,
@@ -53,7 +55,7 @@ OPTIONAL = {"guided"}
 GIVEN = {
     *("data_dir", "images", "train", "validation", "genotype"),
     *("model", "input_shape", "classes", "precision", "child_parent", "warm_start"),
-    "teacher",
+    *("teacher", "estimate", "costs"),
 }
 
 
@@ -136,7 +138,7 @@ def test_variants(name):
 def test_every_section_is_used_by_a_config():
     used = set().union(*(get_config(path.stem) for path in CONFIGS))
     known = {*FUNCTIONS, "strategy", "mixed_precision", "method"}
-    assert used == known - {"augmentation", *OTHER_LOSSES}
+    assert used == known - {"augmentation", "front", *OTHER_LOSSES}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ References:
     the stem for ImageNet, the auxiliary tower and drop path.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -12,12 +13,13 @@ import tensorflow as tf
 
 from cpnas_tf import settings
 from cpnas_tf.catalogue import Unit
-from cpnas_tf.genotypes import EDGES, INPUT_NODES, NODES, Genotype
+from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES, Genotype
 from cpnas_tf.networks.units import DropPath, LarqUnits, check_keras
 from cpnas_tf.operations import OPERATION_FUNCTIONS
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 STEM_MULTIPLIER = 3
+_EDGE_SCOPE = re.compile(r"cell(\d+)_(\d+)_(\d+)_")  # how the names of an edge's layers begin
 
 
 def reduction_cells(cells: int) -> set[int]:
@@ -132,6 +134,22 @@ def edge_scope(cell: int, number: int, operation: str) -> str:
     """The prefix of the names of an edge's layers, such as `cell0_1_3_sep_conv_3x3`."""
     source, target = EDGES[number]
     return f"cell{cell}_{source}_{target}_{operation}"
+
+
+def layer_choices(network: tf.keras.Model) -> dict[str, int]:
+    """Which of the 28 choices the layers of a network's edges are of: `{layer's name: position}`.
+
+    Layers of the trunk are left out.
+    """
+    names = {layer.name for layer in network.layers}
+    choices = {}
+    for name in names:
+        if found := _EDGE_SCOPE.match(name):
+            cell, source, target = map(int, found.groups())
+            cell_type = "reduce" if f"cell{cell}_reduction" in names else "normal"
+            edge = EDGES.index((source, target))
+            choices[name] = CELL_TYPES.index(cell_type) * len(EDGES) + edge
+    return choices
 
 
 def _without_autograph(function: _Function) -> _Function:

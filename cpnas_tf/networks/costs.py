@@ -15,18 +15,22 @@ References:
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import larq as lq
+import numpy as np
 import tensorflow as tf
 
 from cpnas_tf import files
+from cpnas_tf.genotypes import CHOICES, EDGES, OPERATIONS, Genotype
 from cpnas_tf.networks.binarizations import learned_scales
+from cpnas_tf.networks.cells import layer_choices
 from cpnas_tf.networks.reference import wrn22
 
 BINARY_MACS_A_FLOP = 64
 REAL_BITS = 32
+COST_UNITS = (1, BINARY_MACS_A_FLOP)  # of `ChoiceCosts`: to a bit, and to a FLOP
 # Exact classes: MACs of a layer derived from them may be others, as `Conv2DTranspose`'s are.
 KINDS = {
     tf.keras.layers.Conv2D: "convolution",
@@ -122,6 +126,54 @@ def profile(model: tf.keras.Model) -> dict[str, Any]:
         "speedup": reference["flops"] / costs["flops"],
         "layers": layers,
     }
+
+
+class ChoiceCosts(NamedTuple):
+    """What each operation costs on each edge, in all cells of a network together.
+
+    A network costs the trunk and its 28 choices, as long as every cell uses both of its inputs:
+    the preprocessing of an input whose edges are all `none` is left out of a network. The costs are
+    two whole numbers, bits and parts of FLOPs, see `COST_UNITS`.
+
+    Attributes:
+        trunk: integers `[2]`, what is no edge's: stem, preprocessing, classifier.
+        choices: integers `[28, operations, 2]`; edges as in `CHOICES`, operations as in
+            `OPERATIONS`. What was not asked for costs 0, as `none` does.
+    """
+
+    trunk: np.ndarray
+    choices: np.ndarray
+
+
+def choice_costs(
+    build: Callable[[Genotype], tf.keras.Model], operations: Sequence[str]
+) -> ChoiceCosts:
+    """Counts what operations cost on every edge.
+
+    Args:
+        build: function of a genotype that gives its network, as `cells.build_network`.
+        operations: those to count.
+
+    Returns:
+        `ChoiceCosts`.
+
+    Raises:
+        ValueError: as `layer_costs`.
+    """
+    choices = np.zeros([len(CHOICES), len(OPERATIONS), 2], np.int64)
+    trunk = np.zeros(2, np.int64)
+    for name in operations:
+        if name == "none":
+            continue
+        everywhere = (name,) * len(EDGES)
+        model = build(Genotype(everywhere, everywhere))
+        edges = layer_choices(model)
+        trunk[:] = 0
+        for layer in layer_costs(model):
+            edge = edges.get(layer["name"])
+            where = trunk if edge is None else choices[edge, OPERATIONS.index(name)]
+            where += [layer["bits"], round(layer["flops"] * BINARY_MACS_A_FLOP)]
+    return ChoiceCosts(trunk, choices)
 
 
 def write_csv(path: str | os.PathLike[str], layers: Sequence[Mapping[str, Any]]) -> None:

@@ -29,6 +29,7 @@ SEARCH = (
     *("tuner/oracle.json", "tuner/trial_*/trial.json"),
     *("tuner/state_*.npz", "states/state_*.npz"),  # of version 0.1
 )
+FRONT = ("front.csv", "genotype.json", "genotype_[0-9][0-9].json", "front.png", "front.svg")
 TRAINING = (
     *("metrics.json", "evaluation.json", "confusion_matrix.png", "examples.png"),
     *("history.csv", _LOGS, *_CHECKPOINTS),

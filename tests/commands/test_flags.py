@@ -22,6 +22,7 @@ OPTIONS = {
     },
     "evaluate": {"workdir", "data_dir", "overwrite"},
     "export": {"workdir", "output", "data_dir", "overwrite"},
+    "front": {"config", "workdir", "output", "data_dir", "overwrite"},
     "plot": {"workdir", "genotype", "output", "overwrite"},
     "profile": {"genotype", "config", "precision", "model", "json", "csv", "overwrite"},
     "ablate": {"config", "workdir", "data_dir", "overwrite"},
@@ -33,6 +34,7 @@ REQUIRED = {
     "train": ("config", "genotype", "workdir"),
     "evaluate": ("workdir",),
     "export": ("workdir", "output"),
+    "front": ("config", "workdir", "output"),
     "plot": ("workdir", "output"),
     "profile": (),
     "ablate": ("config", "workdir"),
@@ -101,7 +103,7 @@ class TestFlags:
     )
     def test_missing_flags(self, tmp_path, genotype, name, missing):
         given = {
-            "config": f"configs/{name}_digits.py",
+            "config": f"configs/{'train' if name == 'front' else name}_digits.py",
             "genotype": genotype,
             "output": tmp_path / "output",
             "workdir": tmp_path / "run",

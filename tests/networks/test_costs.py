@@ -8,7 +8,7 @@ import pytest
 import rotated
 import tensorflow as tf
 
-from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
+from cpnas_tf.genotypes import CHOICES, EDGES, OPERATIONS, PUBLISHED, Genotype
 from cpnas_tf.networks import costs
 from cpnas_tf.networks.cells import build_network
 from cpnas_tf.networks.quantizers import Relu
@@ -202,6 +202,47 @@ def count(genotype, *, cells, channels, side, depth, classes, stem="cifar", real
         widths = widths[1], 4 * channels
     dense = 4 * channels * classes
     return binary, real + dense + classes, binary_macs, real_macs + dense
+
+
+class TestChoiceCosts:
+    """What the choices of an architecture and the trunk cost adds up to what its network costs."""
+
+    SETTINGS = {"input_shape": (8, 8, 1), "classes": 3, "cells": 4, "channels": 4}
+    OTHERS = {"input_shape": (32, 32, 3), "stem": "imagenet", "real_inputs": ("depthwise",)}
+
+    def check(self, genotypes, **settings):
+        def build(genotype):
+            return build_network(genotype, **settings)
+
+        found = costs.choice_costs(build, OPERATIONS)
+        edges = range(len(CHOICES))
+        for genotype in genotypes:
+            total = costs.total(costs.layer_costs(build(genotype)))
+            bits, parts = found.trunk + found.choices[edges, genotype.indices].sum(axis=0)
+            assert (bits, parts / costs.COST_UNITS[1]) == (total["bits"], total["flops"])
+        return found
+
+    def test_of_any_genotype_without_none(self):
+        genotypes = [
+            Genotype.from_choices(random.Random(seed).choices(OPERATIONS[1:], k=28))
+            for seed in range(3)
+        ]
+        found = self.check(genotypes, **self.SETTINGS)
+        skip, convolution = map(OPERATIONS.index, ("skip_connect", "sep_conv_3x3"))
+        first, last = CHOICES.index("reduce_0_2"), CHOICES.index("reduce_4_5")
+        # Reductions are cells 1 and 2, with 8 and 16 channels on 4x4 and 2x2 pixels.
+        assert found.choices[first, skip].tolist() == [8**2 + 16**2, 8**2 * 16 + 16**2 * 4]
+        assert not found.choices[last, skip].any()
+        unit = [2 * (9 * width + width**2) for width in (8, 16)]
+        assert found.choices[last, convolution].tolist() == [sum(unit), unit[0] * 16 + unit[1] * 4]
+        assert not found.choices[:, OPERATIONS.index("none")].any()
+
+    def test_of_two_inputs_per_node(self):
+        self.check([PUBLISHED["darts"]], **self.SETTINGS)
+
+    def test_for_imagenet_with_real_inputs(self):
+        genotype = Genotype.from_choices(random.Random(5).choices(OPERATIONS[1:], k=28))
+        self.check([genotype], **self.SETTINGS | self.OTHERS)
 
 
 class TestNetworks:
