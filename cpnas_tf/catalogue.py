@@ -139,6 +139,7 @@ class Method(NamedTuple):
             kind of `runs.search_log.KINDS`.
         section: of --config, with the settings of that class.
         beta: the beta_P of Eq. 1 that makes it this method, or None.
+        defaults: other settings that it has where the config does not say.
         varies_beta: whether an ablation gives it one beta_P after another.
         needs_images: whether it searches with images.
         several_devices: whether it takes another one of `STRATEGIES` than none.
@@ -150,6 +151,7 @@ class Method(NamedTuple):
     varies_beta: bool = False
     needs_images: bool = True
     several_devices: bool = False
+    defaults: Mapping[str, Any] = {}
 
     def load(self) -> type:
         """The class of its planned searches."""
@@ -161,12 +163,21 @@ _CPNAS = "cpnas_tf.search.cpnas:ChildParentSearch"
 METHODS = {
     "random": Method("cpnas_tf.search.random_draw:RandomDraw", "search", needs_images=False),
     "bnas": Method(_CPNAS, "search", beta=0.0, several_devices=True),
+    # As published: 1-bit kernels alone, and a part of the channels through the sampled operation.
+    "bnas_w1a32": Method(
+        _CPNAS,
+        "search",
+        beta=0.0,
+        several_devices=True,
+        defaults={"activations": 32, "partial": 4},
+    ),
     "cpnas": Method(_CPNAS, "search", varies_beta=True, several_devices=True),
     "pc_darts": Method("cpnas_tf.search.pc_darts:PCDarts", "pc_darts"),
     "best_of_n": Method("cpnas_tf.search.baselines:BestOfN", "guided", several_devices=True),
     "evolution": Method("cpnas_tf.search.baselines:Evolution", "guided", several_devices=True),
     "guided": Method("cpnas_tf.search.guided:GuidedSearch", "guided", several_devices=True),
 }
+COMPARED = ("random", "bnas", "cpnas", "pc_darts")  # by an ablation: CP-NAS, Fig. 6
 BASELINE = "random"  # what an ablation compares the other methods with
 
 

@@ -273,7 +273,7 @@ SECTIONS = {
         "drop_path",
     ),
     "search": (
-        *("cells", "channels", "stem", "real_inputs", "unit"),
+        *("cells", "channels", "stem", "real_inputs", "unit", "activations", "partial"),
         *("operations", "allow_none", "rounds", "beta", "sampling", "indicator"),
         *("batch_size", "optimizer", "learning_rate", "final_learning_rate", "schedule"),
         *("momentum", "weight_decay"),

@@ -37,5 +37,6 @@ def test_a_method_is_what_its_row_says(name):
     assert list(inspect.signature(planned.run).parameters) == ["self", "directory", "verbose"]
     parameters = inspect.signature(planned).parameters
     assert "seed" in parameters
+    assert set(method.defaults) <= set(parameters)
     if method.varies_beta or method.beta is not None:
         assert "beta" in parameters

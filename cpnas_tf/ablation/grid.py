@@ -38,7 +38,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.errors import FatalError, FatalRuntimeError
 from keras_tuner.oracles import GridSearchOracle
 
-from cpnas_tf.catalogue import METHODS
+from cpnas_tf.catalogue import COMPARED, METHODS
 from cpnas_tf.errors import first_line
 from cpnas_tf.files import exclusive, local_path, read_json, write_json
 from cpnas_tf.genotypes import Genotype
@@ -50,7 +50,7 @@ from cpnas_tf.settings import SettingError, checked
 @checked("grid")
 def make_grid(
     *,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = COMPARED,
     betas: Sequence[float] = (2.0,),
     search_seeds: Sequence[int] = (0, 1, 2, 3, 4),
     training_seeds: Sequence[int] = (0, 1, 2),
@@ -63,7 +63,8 @@ def make_grid(
 
     Args:
         methods: of `METHODS`; `random` draws a genotype and searches nothing, `bnas` is the paper's
-            baseline, CP-NAS with beta_P = 0, `pc_darts` the gradient-based search.
+            baseline, CP-NAS with beta_P = 0, `pc_darts` the gradient-based search. The
+            default is what the paper compares.
         betas: values of beta_P, for `cpnas` alone.
         search_seeds: of the search, or of the draw.
         training_seeds: of the derived network's weights and of the order of its images.
@@ -72,7 +73,7 @@ def make_grid(
         ValueError: if a list is empty or has duplicates, or a value is not allowed.
     """
     for name in methods:
-        beta = METHODS[name].beta
+        beta = None if METHODS[name].defaults else METHODS[name].beta
         if beta in betas and any(METHODS[other].varies_beta for other in methods):
             raise SettingError(
                 "betas",

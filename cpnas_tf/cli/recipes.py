@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from cpnas_tf import devices, settings
-from cpnas_tf.catalogue import BINARIZATIONS, FOLDER, METHODS, binary_settings
+from cpnas_tf.catalogue import BINARIZATIONS, COMPARED, FOLDER, METHODS, binary_settings
 from cpnas_tf.cli.config import call, flagged
 from cpnas_tf.runs.progress import show
 
@@ -188,7 +188,9 @@ def plan_search(method: Method, parts: Sequence[AnyImages | None], **given: Any)
     Raises:
         ValueError: if a setting is impossible.
     """
-    return call(method.load(), *parts, section=method.section, **given)
+    section = FLAGS.config.get(method.section, {})
+    defaults = {name: each for name, each in method.defaults.items() if name not in section}
+    return call(method.load(), *parts, section=method.section, **{**defaults, **given})
 
 
 def plan_ablation(
@@ -241,7 +243,7 @@ def plan_ablation(
         reached = {name: evaluation[name] for name in ("accuracy", "loss")}
         return {**reached, "images": len(history) * len(images)}
 
-    for name in FLAGS.config.grid.get("methods", METHODS):
+    for name in FLAGS.config.grid.get("methods", COMPARED):
         plan(name, beta=0.0 if METHODS[name].varies_beta else METHODS[name].beta, seed=0)
     # What is impossible for one genotype is so for all: this one is built in the shortest time.
     plan_child(Genotype.from_choices(["none"] * len(CHOICES)), seed=0)

@@ -13,6 +13,40 @@ from cpnas_tf.networks import formulations
 from cpnas_tf.networks.formulations import ste_sign
 from cpnas_tf.networks.quantizers import filter_scale, unscaled_gradient
 from cpnas_tf.networks.units import BN_EPSILON, Units, channel_means
+from cpnas_tf.settings import SettingError
+
+
+def check_partial(channels: int, partial: int) -> None:
+    """Raises ValueError unless 1/`partial` of the channels is a whole number."""
+    if channels % partial:
+        raise SettingError(
+            "channels",
+            f"channels must be a multiple of partial = {partial}, received: {channels}",
+        )
+
+
+def connect_partially(x: tf.Tensor, mixed: tf.Tensor, *, partial: int, stride: int) -> tf.Tensor:
+    """Joins the mixture of the first channels to the others, untouched, and shuffles the channels.
+
+    Args:
+        x: the edge's input, `[batch, height, width, channels]`.
+        mixed: the mixture of operations on its first 1/K of the channels.
+        partial: K. The shuffle, with K groups, brings channels that were mixed among the first 1/K
+            of the next edge and others out of it.
+        stride: of the edge; with 2 the other channels are halved by 2x2 max pooling.
+
+    Returns:
+        `[batch, height / stride, width / stride, channels]`.
+    """
+    if partial == 1:
+        return mixed
+    rest = x[..., mixed.shape[-1] :]
+    if stride > 1:
+        rest = tf.nn.max_pool2d(rest, stride, stride, "VALID")
+    y = tf.concat([mixed, rest], axis=-1)
+    shape, channels = tf.shape(y)[:3], y.shape[-1]
+    groups = tf.reshape(y, tf.concat([shape, [partial, channels // partial]], axis=0))
+    return tf.reshape(tf.transpose(groups, [0, 1, 2, 4, 3]), tf.concat([shape, [channels]], axis=0))
 
 
 class Layout:
@@ -66,7 +100,7 @@ class BankUnits(Units):
         precision: "child" or "parent".
         take: gives the next parameter, `(name, shape, initial) -> float32 tensor`.
         dtype: of the convolutions.
-        real_inputs, unit: as of `Units`.
+        real_inputs, unit, activations: as of `Units`.
 
     Attributes:
         edge_counts: how many edges of each node `(cell, target)` carry an operation, an integer
@@ -81,8 +115,9 @@ class BankUnits(Units):
         *,
         real_inputs: Sequence[str] = (),
         unit: str | Unit = "paper",
+        activations: int = 1,
     ) -> None:
-        super().__init__(precision, real_inputs=real_inputs, unit=unit)
+        super().__init__(precision, real_inputs=real_inputs, unit=unit, activations=activations)
         self._take, self._dtype = take, dtype
         self.edge_counts: dict[tuple[int, int], tf.Tensor] = {}
 

@@ -20,6 +20,7 @@ from cpnas_tf.networks.cells import check_network
 from cpnas_tf.networks.units import find_unit
 from cpnas_tf.runs import progress
 from cpnas_tf.runs.images import check_alike
+from cpnas_tf.search.banks import check_partial
 from cpnas_tf.search.oracle import ChildParentOracle, sampling_orders
 from cpnas_tf.search.pair import Pair
 from cpnas_tf.search.row_optimizers import find_row_optimizer
@@ -40,7 +41,9 @@ class ChildParentSearch:
         validation: `Images` to validate on, disjoint from `train`.
         cells: cells of the supernets.
         channels: C of the supernets' first cell.
-        stem, real_inputs, unit: as in `networks.cells.build_network`.
+        stem, real_inputs, unit, activations: as in `networks.cells.build_network`.
+        partial: K: a sampled operation gets 1/K of the channels, as in BNAS (Chen et al., AAAI
+            2020); the others go past it.
         rounds: T, how often each operation is sampled before a pruning.
         beta: beta_P of Eq. 1.
         sampling: "epoch" trains an architecture for an epoch, "step" another one in each step, see
@@ -77,6 +80,8 @@ class ChildParentSearch:
         stem: str = "cifar",
         real_inputs: Sequence[str] = (),
         unit: str | Unit = "paper",
+        activations: int = 1,
+        partial: int = 1,
         rounds: int = 3,
         beta: float = 2.0,
         sampling: str = "epoch",
@@ -116,11 +121,14 @@ class ChildParentSearch:
             "stem": stem,
         }
         check_network(**network)
+        check_partial(channels, partial)
         self._make_supernet = functools.partial(
             Supernet,
             **network,
             real_inputs=real_inputs,
             unit=find_unit(unit),
+            activations=activations,
+            partial=partial,
             operations=oracle.operations,
             optimizer=optimizer,
             seed=seed,

@@ -28,33 +28,9 @@ from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES
 from cpnas_tf.networks.cells import reduction_cells, walk
 from cpnas_tf.networks.units import BN_EPSILON, find_unit
 from cpnas_tf.operations import OPERATION_FUNCTIONS
-from cpnas_tf.search.banks import BankUnits, Layout
+from cpnas_tf.search.banks import BankUnits, Layout, connect_partially
 
 INITIAL_STDDEV = 1e-3
-
-
-def connect_partially(x: tf.Tensor, mixed: tf.Tensor, *, partial: int, stride: int) -> tf.Tensor:
-    """Joins the mixture of the first channels to the others, untouched, and shuffles the channels.
-
-    Args:
-        x: the edge's input, `[batch, height, width, channels]`.
-        mixed: the mixture of operations on its first 1/K of the channels.
-        partial: K. The shuffle, with K groups, brings channels that were mixed among the first 1/K
-            of the next edge and others out of it.
-        stride: of the edge; with 2 the other channels are halved by 2x2 max pooling.
-
-    Returns:
-        `[batch, height / stride, width / stride, channels]`.
-    """
-    if partial == 1:
-        return mixed
-    rest = x[..., mixed.shape[-1] :]
-    if stride > 1:
-        rest = tf.nn.max_pool2d(rest, stride, stride, "VALID")
-    y = tf.concat([mixed, rest], axis=-1)
-    shape, channels = tf.shape(y)[:3], y.shape[-1]
-    groups = tf.reshape(y, tf.concat([shape, [partial, channels // partial]], axis=0))
-    return tf.reshape(tf.transpose(groups, [0, 1, 2, 4, 3]), tf.concat([shape, [channels]], axis=0))
 
 
 def shares(alpha: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

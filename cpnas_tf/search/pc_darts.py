@@ -35,6 +35,7 @@ from cpnas_tf.runs import progress, search_log
 from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.runs.images import check_alike
 from cpnas_tf.runs.tensorboard import Summaries
+from cpnas_tf.search.banks import check_partial
 from cpnas_tf.search.mixed_supernet import MixedSupernet, shares
 from cpnas_tf.settings import SettingError, checked
 from cpnas_tf.training.optimizers import Adam, check_warmup, make_optimizer
@@ -138,11 +139,7 @@ class PCDarts:
         }
         check_network(**network)
         _check_operations(operations)
-        if channels % partial:
-            raise SettingError(
-                "channels",
-                f"channels must be a multiple of partial = {partial}, received: {channels}",
-            )
+        check_partial(channels, partial)
         check_warmup(warmup_epochs, epochs=epochs)
         sgd: dict[str, Any] = {
             "momentum": momentum,

@@ -45,7 +45,7 @@ from cpnas_tf.networks.cells import (
 )
 from cpnas_tf.networks.units import find_unit
 from cpnas_tf.operations import OPERATION_FUNCTIONS
-from cpnas_tf.search.banks import BankUnits, Layout
+from cpnas_tf.search.banks import BankUnits, Layout, check_partial, connect_partially
 from cpnas_tf.search.row_optimizers import find_row_optimizer
 
 # The key of the bank that holds all that is no edge's: stem, preprocessing, classifier.
@@ -68,7 +68,9 @@ class Supernet:
         cells: number of cells (the paper's search: 6).
         channels: C of the first cell (the paper's search: 16).
         precision: "child" or "parent".
-        stem, real_inputs, unit: as in `build_network`.
+        stem, real_inputs, unit, activations: as in `build_network`.
+        partial: K: an operation gets 1/K of the channels, and the others go past it, see
+            `banks.connect_partially`; 1 for all.
         operations: those of `OPERATIONS` that an architecture may have.
         optimizer: "sgd" or "adam", see `search.row_optimizers`.
         seed: of the initial weights; the same seed gives child and parent the same ones.
@@ -94,6 +96,8 @@ class Supernet:
         stem: str = "cifar",
         real_inputs: Sequence[str] = (),
         unit: str | Unit = "paper",
+        activations: int = 1,
+        partial: int = 1,
         operations: Sequence[str] = OPERATIONS,
         optimizer: str = "sgd",
         seed: int = 0,
@@ -109,9 +113,15 @@ class Supernet:
         self._optimizer = find_row_optimizer(optimizer)
         self._input_shape, self._operations = tuple(input_shape), tuple(operations)
         self._precision, self._real_inputs = precision, real_inputs
-        self._unit = find_unit(unit)
+        self._unit, self._activations, self._partial = find_unit(unit), activations, partial
+        check_partial(channels, partial)
         self._units = functools.partial(
-            BankUnits, precision, dtype=dtype, real_inputs=real_inputs, unit=self._unit
+            BankUnits,
+            precision,
+            dtype=dtype,
+            real_inputs=real_inputs,
+            unit=self._unit,
+            activations=activations,
         )
         self._plan_edges()
         self._banks = {
@@ -146,7 +156,8 @@ class Supernet:
         layout = Layout()
         with tf.Graph().as_default():
             units = self._units(layout.take, dtype="float32")
-            OPERATION_FUNCTIONS[operation](units, tf.zeros([1, 4, 4, width]), stride)
+            part = tf.zeros([1, 4, 4, width // self._partial])
+            OPERATION_FUNCTIONS[operation](units, part, stride)
         return layout
 
     def _initial_banks(self, seed):
@@ -181,12 +192,15 @@ class Supernet:
         layouts = self._row_layouts[width, stride]
 
         def apply(operation, row, x):
+            part = x[..., : width // self._partial] if self._partial > 1 else x
+
             def branch(name, layout):
                 units = self._units(layout.values(row))
-                return lambda: OPERATION_FUNCTIONS[name](units, x, stride)
+                return lambda: OPERATION_FUNCTIONS[name](units, part, stride)
 
             branches = [branch(*pair) for pair in zip(self._operations, layouts, strict=True)]
-            return tf.switch_case(operation, branches)
+            y = tf.switch_case(operation, branches)
+            return connect_partially(x, y, partial=self._partial, stride=stride)
 
         return tf.function(apply, autograph=False, experimental_attributes={"_noinline": True})
 
@@ -222,7 +236,7 @@ class Supernet:
             return self._edge_functions[key](operation, rows[key][row], x)
 
         units = self._units(self._trunk_layout.values(rows[_TRUNK][0]))
-        if self._unit.mean_nodes and "none" in self._operations:
+        if self._unit.mean_nodes and "none" in self._operations and self._partial == 1:
             units.edge_counts = self._edge_counts(choices)
         return walk(units, images, edge=edge, **self._settings)
 
@@ -308,13 +322,21 @@ class Supernet:
 
         Its BN layers have fresh moving averages: call it with `training=True` to get what
         `logits` gives, or train it on.
+
+        Raises:
+            ValueError: if its operations get a part of the channels, a network's all.
         """
+        if self._partial > 1:
+            raise ValueError(
+                f"a network's operations have all channels, the supernet's 1/{self._partial}"
+            )
         network = build_network(
             genotype,
             input_shape=self._input_shape,
             precision=self._precision,
             real_inputs=self._real_inputs,
             unit=self._unit,
+            activations=self._activations,
             **self._settings,
         )
         layers = self._trunk_layout.layers(self._banks[_TRUNK].numpy()[0, 0])

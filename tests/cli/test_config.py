@@ -106,7 +106,11 @@ def test_wrong_values_are_refused_in_a_line_without_tensorflow(command, tmp_path
             "--config.mixed_precision=half",
             "mixed_precision must be True or False, .*'half'",
         ),
-        ("search", "--config.method=darts", "method must be one of random, bnas, cpnas, pc_darts"),
+        (
+            "search",
+            "--config.method=darts",
+            "method must be one of random, bnas, bnas_w1a32",
+        ),
         ("train", "--config.training=foo", "training must be a section, .* received: 'foo'"),
         ("train", "--config.training=[1]", r"training must be a section, .* received: '\[1\]'"),
         ("train", "--config.training={'epochs': 0}", "training.epochs must be .* received: 0"),

@@ -118,6 +118,21 @@ class TestMethods:
         for row in read_csv(tmp_path / "bnas" / "search.csv"):
             assert row["z"] == row["child_accuracy"]
 
+    def test_bnas_w1a32_samples_a_part_of_the_channels(self, tmp_path, data_dir):
+        arguments = (*SEARCH_OF_3, "--config.method=bnas_w1a32", f"--data_dir={data_dir}")
+        value = "--config.search.channels must be a multiple of partial = 4, received: 2"
+        check_refused(tmp_path, "search", *arguments, f"--workdir={tmp_path}/run", value=value)
+        arguments = (*arguments, "--config.search.channels=4")
+        succeed(forked.run("search", *arguments, f"--workdir={tmp_path}/run"))
+        succeed(
+            forked.run(
+                *("search", *arguments, "--config.search.partial=1"), f"--workdir={tmp_path}/whole"
+            )
+        )
+        rows = read_csv(tmp_path / "run" / "search.csv")
+        assert all(row["z"] == row["child_accuracy"] for row in rows)
+        assert rows != read_csv(tmp_path / "whole" / "search.csv")
+
     def test_random_draws_a_genotype(self, tmp_path):
         drawn = set()
         for seed in (0, 1):

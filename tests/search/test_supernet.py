@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from cpnas_tf.catalogue import PRECISIONS
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
+from cpnas_tf.networks.quantizers import binarizes_input
 from cpnas_tf.search import supernet as supernet_module
 from cpnas_tf.search.banks import ste_sign
 from cpnas_tf.search.supernet import Supernet
@@ -296,6 +297,51 @@ def test_a_supernet_of_residual_units_is_what_it_derives(precision):
         images, _ = engine.batch(1)
         derived = engine.supernet.derive(genotype)(images, training=True)
         np.testing.assert_allclose(engine.logits(genotype, seed=1), derived, atol=1e-4)
+
+
+def test_a_supernet_with_real_activations_is_what_it_derives():
+    engine = Engine("child", activations=32, cells=1)
+    engine.train(rotated(0), learning_rate=0.1)
+    images, _ = engine.batch(1)
+    network = engine.supernet.derive(rotated(0))
+    assert not any(map(binarizes_input, network.layers))
+    derived = network(images, training=True)
+    np.testing.assert_allclose(engine.logits(rotated(0), seed=1), derived, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("operation", ["skip_connect", "max_pool_3x3", "dil_conv_3x3"])
+def test_a_part_of_the_channels_goes_through_an_operation(operation, stride):
+    """That of a supernet of so many channels; the others are shuffled among its outputs."""
+    settings = {**SETTINGS, "cells": 1, "precision": "child"}
+    partial, whole = (
+        Supernet(**{**settings, "channels": channels, "partial": part})
+        for channels, part in ((8, 2), (4, 1))
+    )
+    # The only cell is a reduction: its inputs have stride 2, its nodes 1, at twice the channels.
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 16)).astype("float32")
+    index = tf.constant(OPERATIONS.index(operation))
+    row = partial._banks[16, stride][0, OPERATIONS.index(operation)]
+
+    @tf.function
+    def through(function, x):
+        return function(index, row, x)
+
+    y = through(partial._edge_functions[16, stride], x).numpy()
+    part = through(whole._edge_functions[8, stride], x[..., :8]).numpy()
+    rest = x[..., 8:]
+    if stride == 2:
+        rest = rest.reshape(2, 4, 2, 4, 2, 8).max(axis=(2, 4))
+    np.testing.assert_allclose(y[..., ::2], part, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(y[..., 1::2], rest)
+
+
+def test_a_part_of_the_channels_cannot_be_derived_nor_cut():
+    supernet = Supernet(precision="child", **{**SETTINGS, "cells": 1}, partial=2)
+    with pytest.raises(ValueError, match="operations have all channels, the supernet's 1/2"):
+        supernet.derive(rotated(0))
+    with pytest.raises(ValueError, match="channels must be a multiple of partial = 3, .*: 4"):
+        Supernet(precision="child", **SETTINGS, partial=3)
 
 
 def test_a_supernet_of_some_operations_has_no_others():
