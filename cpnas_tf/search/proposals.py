@@ -161,7 +161,7 @@ def propose(
 
 def _spread(ranked, count):
     """The first ones that differ enough from each other, then the first of the others."""
-    chosen: list[Choices] = []
+    chosen = []
     for candidate in ranked:
         if len(chosen) == count:
             return chosen
