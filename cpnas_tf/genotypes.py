@@ -52,7 +52,7 @@ class Genotype:
     Raises:
         ValueError: if a cell has not 14 operations or names an unknown one.
 
-    Example:
+    Examples:
         >>> import cpnas_tf
         >>> genotype = cpnas_tf.Genotype(normal=["sep_conv_3x3"] * 14, reduce=["max_pool_3x3"] * 14)
         >>> genotype.save("genotype.json")

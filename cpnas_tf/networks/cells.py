@@ -212,7 +212,7 @@ def build_network(
     Raises:
         ValueError: if a setting is impossible, of Keras as well, or the images cannot be halved.
 
-    Example:
+    Examples:
         >>> import cpnas_tf
         >>> genotype = cpnas_tf.Genotype.load("darts")
         >>> network = cpnas_tf.build_network(

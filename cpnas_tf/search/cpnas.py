@@ -255,7 +255,7 @@ def search(
         ValueError: if a setting is impossible for these images.
         keras_tuner.errors.FatalError: if training fails or a loss is not finite.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from cpnas_tf.data import Images, split_for_search
         >>> from cpnas_tf.search import search

@@ -213,7 +213,7 @@ class ChildParentOracle(keras_tuner.Oracle):
     References:
         CP-NAS, section 2.3, Algorithm 1; T = 3, beta_P = 2 and K = 8 are those of section 3.
 
-    Example:
+    Examples:
         >>> import cpnas_tf
         >>> oracle = cpnas_tf.ChildParentOracle(rounds=3, beta=2.0, seed=0)
         >>> oracle.architectures  # 3 (8 + 7 + ... + 2)

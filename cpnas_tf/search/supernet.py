@@ -17,7 +17,7 @@ TensorFlow differentiates a dispatch inside a function from its stored form, whe
 `tf.custom_gradient` closure is lost: what needs a gradient of its own has a *registered* one, see
 `networks.formulations`.
 
-Measured by `benchmarks/search_engine.py` (see RESULTS.md): a new architecture costs about 1% of
+Measured by `benchmarks/search_engine.py` (see docs/results): a new architecture costs about 1% of
 what it costs as a Keras model of its own, and the one trace 11 to 41 s. On an H200 the paper's
 search would take 25 minutes, by 7 of its 105 architectures, 3% of that for the trace.
 

@@ -70,7 +70,7 @@ class ChildParentLoss(LossTerms):
     References:
         CP-NAS, section 2.4, Equation 3.
 
-    Example:
+    Examples:
         >>> import cpnas_tf, larq, numpy as np, tensorflow as tf
         >>> model = tf.keras.Sequential(
         ...     [

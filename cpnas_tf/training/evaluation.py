@@ -53,7 +53,7 @@ def evaluate(model: tf.keras.Model, images: AnyImages, *, batch_size: int = 256)
     Raises:
         ValueError: if the images are not such as the model is for, or its outputs are not finite.
 
-    Example:
+    Examples:
         >>> import cpnas_tf, numpy as np, tensorflow as tf
         >>> from cpnas_tf.data import Images
         >>> images = Images(np.zeros([8, 4, 4, 1], np.uint8), np.arange(8) % 2, ["cat", "dog"])

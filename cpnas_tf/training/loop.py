@@ -266,7 +266,7 @@ def train(
         OSError: if `directory` cannot be written (a full disk included); the checkpoints before are
             untouched.
 
-    Example:
+    Examples:
         >>> import cpnas_tf, numpy as np
         >>> from cpnas_tf.data import Images
         >>> pixels = np.random.default_rng(0).integers(256, size=[64, 8, 8, 1]).astype("uint8")

@@ -20,7 +20,7 @@ def load_model(path: str | os.PathLike[str]) -> tf.keras.Model:
         ValueError: if no file can have this path.
         OSError: if there is no file or folder of this name, or none that Keras can read.
 
-    Example:
+    Examples:
         >>> import cpnas_tf
         >>> network = cpnas_tf.build_network(
         ...     cpnas_tf.Genotype.load("darts"), input_shape=[8, 8, 1], classes=2, cells=3
