@@ -1,5 +1,6 @@
 """Settles Keras 2 and quiets TensorFlow's log before any test module imports TensorFlow."""
 
+import gc
 import os
 
 import cpnas_tf  # noqa: F401, isort: skip
@@ -7,6 +8,14 @@ import pytest
 from made_once import made_once
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keep_collections_short():
+    """Has no later garbage collection look at what a module's tests and their imports leave."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

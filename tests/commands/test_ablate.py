@@ -137,6 +137,29 @@ class TestAblate:
         assert [row["training_seed"] for row in rows] == ["0", "2"] * 2
         assert rows[::2] == read_csv(ablation / "runs.csv")
 
+    def test_methods_with_logs_of_other_kinds_join_it(self, ablation, tmp_path, data_dir):
+        folder = shutil.copytree(ablation, tmp_path / "extended")
+        arguments = (*ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
+        grid = "--config.grid.methods=('guided', 'pc_darts')"
+        printed = succeed(forked.run("ablate", *arguments, grid))
+        rows = {row["method"]: row for row in read_csv(folder / "runs.csv")}
+        for name in ("guided", "pc_darts"):
+            assert re.search(rf"^ *{name} +- +1 ", printed, re.MULTILINE)
+
+        assert int(rows["pc_darts"]["search_images"]) == (2 + 1) * (64 + 32) // 2
+        found = read_json(folder / "searches" / "pc_darts-search0" / "search.json")
+        choices = Genotype(**found["genotype"]).choices
+        shares = [edge[name] for edge, name in zip(found["scores"], choices, strict=True)]
+        score = float(rows["pc_darts"]["search_score"])
+        assert score == pytest.approx(sum(shares) / len(CHOICES))
+        assert len(read_csv(folder / "searches" / "pc_darts-search0" / "search.csv")) == 2
+
+        assert int(rows["guided"]["search_images"]) == (4 * 1 + 1 * 2) * 64
+        found = read_json(folder / "searches" / "guided-search0" / "search.json")
+        assert set(found["scores"][0]) == {"skip_connect", "max_pool_3x3", "avg_pool_3x3"}
+        log = read_csv(folder / "searches" / "guided-search0" / "search.csv")
+        assert [each["phase"] for each in log] == 3 * ["random"] + ["guided", "final"]
+
     def test_other_images_are_refused(self, ablation, tmp_path, data_dir):
         folder = shutil.copytree(ablation, tmp_path / "other")
         value = forget_an_image(folder)
@@ -144,31 +167,6 @@ class TestAblate:
         check_refused(folder, "ablate", *arguments, value=value)
         part = functools.partial(take_part, "worker0", 8000)
         check_refused(folder, "ablate", *arguments, value=value, before=part)
-
-    def test_pc_darts_joins_it(self, ablation, tmp_path, data_dir):
-        folder = shutil.copytree(ablation, tmp_path / "extended")
-        arguments = (*ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
-        printed = succeed(forked.run("ablate", *arguments, "--config.grid.methods=('pc_darts',)"))
-        assert re.search(r"^ *pc_darts +- +1 ", printed, re.MULTILINE)
-        (row,) = (row for row in read_csv(folder / "runs.csv") if row["method"] == "pc_darts")
-        assert int(row["search_images"]) == (2 + 1) * (64 + 32) // 2
-        found = read_json(folder / "searches" / "pc_darts-search0" / "search.json")
-        choices = Genotype(**found["genotype"]).choices
-        shares = [edge[name] for edge, name in zip(found["scores"], choices, strict=True)]
-        assert float(row["search_score"]) == pytest.approx(sum(shares) / len(CHOICES))
-        assert len(read_csv(folder / "searches" / "pc_darts-search0" / "search.csv")) == 2
-
-    def test_guided_joins_it(self, ablation, tmp_path, data_dir):
-        folder = shutil.copytree(ablation, tmp_path / "extended")
-        arguments = (*ABLATE, f"--workdir={folder}", f"--data_dir={data_dir}")
-        printed = succeed(forked.run("ablate", *arguments, "--config.grid.methods=('guided',)"))
-        assert re.search(r"^ *guided +- +1 ", printed, re.MULTILINE)
-        (row,) = (row for row in read_csv(folder / "runs.csv") if row["method"] == "guided")
-        assert int(row["search_images"]) == (4 * 1 + 1 * 2) * 64
-        found = read_json(folder / "searches" / "guided-search0" / "search.json")
-        assert set(found["scores"][0]) == {"skip_connect", "max_pool_3x3", "avg_pool_3x3"}
-        log = read_csv(folder / "searches" / "guided-search0" / "search.csv")
-        assert [each["phase"] for each in log] == 3 * ["random"] + ["guided", "final"]
 
     def test_one_with_another_training_is_kept(self, ablation, data_dir):
         arguments = (*ABLATE, "--config.training.epochs=3", f"--workdir={ablation}")

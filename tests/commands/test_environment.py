@@ -2,9 +2,9 @@
 
 import json
 
-import forked
 import pytest
 from commands import (
+    FOUND,
     SEARCH_OF_3,
     TRAIN,
     check_equal_searches,
@@ -30,21 +30,14 @@ VARIABLES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("command", "check"),
-    [
-        (("search", *SEARCH_OF_3), check_equal_searches),
-        (("train", *TRAIN, "--genotype=darts"), check_equal_trainings),
-    ],
-)
-def test_a_run_is_the_same_whatever_keras_is_set_to(
-    tmp_path, data_dir, monkeypatch, command, check
-):
-    data = f"--data_dir={data_dir}"
-    succeed(forked.run(*command, data, f"--workdir={tmp_path}/a"))
+@pytest.mark.parametrize("command", ["search", "train"])
+def test_a_run_is_the_same_whatever_keras_is_set_to(runs, tmp_path, data_dir, monkeypatch, command):
     (tmp_path / "home" / ".keras").mkdir(parents=True)
     (tmp_path / "home" / ".keras" / "keras.json").write_text(json.dumps(KERAS))
     for name, value in {**VARIABLES, "HOME": str(tmp_path / "home")}.items():
         monkeypatch.setenv(name, value)
-    succeed(run_process(*command, data, f"--workdir={tmp_path}/b"))
-    check(tmp_path / "a", tmp_path / "b")
+    arguments = SEARCH_OF_3 if command == "search" else (*TRAIN, f"--genotype={runs}/{FOUND}")
+    folders = (f"--data_dir={data_dir}", f"--workdir={tmp_path}/run")
+    succeed(run_process(command, *arguments, *folders))
+    check_equal = check_equal_searches if command == "search" else check_equal_trainings
+    check_equal(tmp_path / "run", runs / command)

@@ -7,7 +7,13 @@ import sys
 
 import forked
 import pytest
-from commands import GENOTYPE, SEARCH_OF_3, TRAIN, check_equal_searches, check_equal_trainings
+from commands import (
+    FOUND,
+    SEARCH_OF_3,
+    TRAIN,
+    check_equal_searches,
+    check_equal_trainings,
+)
 from fake_search import run_search, write_log
 from forked import ROOT
 
@@ -127,20 +133,6 @@ def leave_output():
     os.dup2(writer, 1)
 
 
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory, data_dir):
-    """A search and a training with standard streams, and the arguments of both."""
-    folder = tmp_path_factory.mktemp("usual")
-    GENOTYPE.save(folder / "genotype.json")
-    arguments = {
-        "search": (*SEARCH_OF_3, f"--data_dir={data_dir}"),
-        "train": (*TRAIN, f"--data_dir={data_dir}", f"--genotype={folder}/genotype.json"),
-    }
-    for name in arguments:
-        assert forked.run(name, *arguments[name], f"--workdir={folder}/{name}").code == 0
-    return folder, arguments
-
-
 @pytest.mark.parametrize(
     ("name", "before"),
     [
@@ -150,9 +142,10 @@ def usual(tmp_path_factory, data_dir):
         ("train", leave_output),
     ],
 )
-def test_progress_that_cannot_be_shown_changes_nothing(usual, tmp_path, name, before):
-    folder, arguments = usual
-    outcome = forked.run(name, *arguments[name], f"--workdir={tmp_path}/run", before=before)
+def test_progress_that_cannot_be_shown_changes_nothing(runs, tmp_path, data_dir, name, before):
+    arguments = SEARCH_OF_3 if name == "search" else (*TRAIN, f"--genotype={runs}/{FOUND}")
+    folders = (f"--data_dir={data_dir}", f"--workdir={tmp_path}/run")
+    outcome = forked.run(name, *arguments, *folders, before=before)
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
     check_equal = check_equal_searches if name == "search" else check_equal_trainings
-    check_equal(tmp_path / "run", folder / name)
+    check_equal(tmp_path / "run", runs / name)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from forked import ROOT
 
-from cpnas_tf.genotypes import Genotype
+from cpnas_tf.genotypes import EDGES, Genotype
 from cpnas_tf.runs import history
 
 KEPT = ("skip_connect", "max_pool_3x3", "avg_pool_3x3")
@@ -33,9 +33,13 @@ SMALL_TRAINING = (
     "--config.training.batch_size=256",
 )
 TRAIN = ("--config=configs/train_digits.py", *SMALL_TRAINING)
+FOUND = "search/genotype.json"  # in the folder of all commands' results
 PROGRESS = "cpnas_tf.training.callback"
 TUNER = "cpnas_tf.search.tuner"
-GENOTYPE = Genotype(normal=["skip_connect"] * 14, reduce=["skip_connect"] * 14)
+# Few layers, so that it is traced fast: a skip, a pooling and convolutions of a node before.
+_ON_EDGES = {(0, 2): "skip_connect", (1, 2): "max_pool_3x3", (2, 5): "dil_conv_3x3"}
+_CELL = [_ON_EDGES.get(edge, "none") for edge in EDGES]
+GENOTYPE = Genotype(normal=_CELL, reduce=_CELL)
 # What the tests have set for their own process, and a command has to set itself.
 SET_BY_TESTS = {"TF_CPP_MIN_LOG_LEVEL", "TF_USE_LEGACY_KERAS"}
 

@@ -51,7 +51,7 @@ SETTINGS = {"auxiliary_weight": 0.4, "label_smoothing": 0.1}
 
 
 def stochastic_child():
-    return child_model(cells=2, drop_path=0.3)
+    return child_model(drop_path=0.3)
 
 
 @pytest.fixture(scope="module")
