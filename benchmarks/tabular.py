@@ -23,6 +23,8 @@ single regret can be negative.
 Compared are
 
 - cpnas, beta_P = 2, bnas, beta_P = 0 (the paper's baseline), and other beta_P;
+- bnas additive, whose operations are dropped by a model of the scores, and bnas without none, which
+  starts with the other two operations and has more rounds instead;
 - best of n: of n cells drawn at random the one whose child is best after one epoch, n the number of
   trainings that a search of child and parent does;
 - random: a cell drawn at random, as in the paper; its regret is the mean over all cells;
@@ -41,8 +43,9 @@ as a search sees it, and the child's test accuracy, mean over the other seeds; a
 for later epochs. The last line is one JSON object with
 
 - cells, seeds, load_seconds, replay_seconds (of all replays together);
-- regret_cpnas, regret_bnas, regret_random, regret_best_of_n, regret_guided, regret_noiseless,
-  regret_beta_... and the two ..._without_none: means over the replays, as accuracies in [0, 1];
+- regret_cpnas, regret_bnas, regret_bnas_additive, regret_beta_..., regret_best_of_n, regret_guided,
+  regret_random, regret_noiseless, and three of them with ..._without_none: means over the replays,
+  as accuracies in [0, 1];
 - tau_cpnas and tau_bnas; tau_seeds of one training's test accuracy with another's of the same cell;
   tau_parent of the parent's test accuracy with the child's;
 - best_accuracy, of the best cell; spread, the standard deviation over the cells, and noise, that of
@@ -229,14 +232,15 @@ def guided(scores, *, trainings, seed, epochs=1):
     return CELLS.index(oracle.genotype().reduce[: len(CHOICES)])
 
 
-def search(scores, *, beta, seed, rounds=3):
+def search(scores, *, beta, seed, rounds=3, **settings):
     """The position in `CELLS` of the cell that Algorithm 1 finds.
 
     Args:
         scores: precision -> the accuracies that the search sees, `[cells, seeds]`.
-        beta, seed, rounds: of the `ChildParentOracle`.
+        beta, seed, rounds, settings: of the `ChildParentOracle`.
     """
-    oracle = ChildParentOracle(rounds=rounds, beta=beta, seed=seed, operations=OPERATIONS)
+    settings = {"operations": OPERATIONS, **settings}
+    oracle = ChildParentOracle(rounds=rounds, beta=beta, seed=seed, **settings)
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         Replay(oracle, scores, seed=seed, directory=folder, project_name="replay").search()
     return CELLS.index(oracle.genotype().reduce[: len(CHOICES)])
@@ -349,8 +353,9 @@ def compare(table, *, replays=100, rounds=3, epochs=1):
             for precision, values in fold.seen.validation.items()
         }
 
-    def algorithm_1(beta):
-        return lambda fold, seed: search(after(fold), beta=beta, seed=seed, rounds=rounds)
+    def algorithm_1(beta, **settings):
+        settings = {"rounds": rounds, **settings}
+        return lambda fold, seed: search(after(fold), beta=beta, seed=seed, **settings)
 
     def best_of_n(among):
         return lambda fold, seed: best_of(
@@ -365,12 +370,17 @@ def compare(table, *, replays=100, rounds=3, epochs=1):
         known = dict.fromkeys(PRECISIONS, fold.known[:, None])
         return search(known, beta=0.0, seed=seed, rounds=rounds)
 
+    # With two operations a round has two architectures: as many rounds as the trainings allow.
+    more = trainings // (2 * len(PRECISIONS))
+    without_none = algorithm_1(0.0, operations=OPERATIONS[1:], rounds=more)
     names, z = {2.0: "cpnas", 0.0: "bnas"}, functools.partial(z_of, table, epoch=epochs)
     return [
         *(
             row(names.get(beta, f"beta {beta:g}"), trainings, algorithm_1(beta), z(beta=beta))
             for beta in BETAS
         ),
+        row("bnas additive", trainings, algorithm_1(0.0, indicator="additive"), z(beta=0.0)),
+        row("bnas without none", 2 * len(PRECISIONS) * more, without_none, z(beta=0.0)),
         row("best of n", trainings, best_of_n(np.arange(len(CELLS))), z(beta=0.0)),
         row("best of n without none", trainings, best_of_n(CONNECTED)),
         row("guided", trainings, by_model, z(beta=0.0)),
