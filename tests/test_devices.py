@@ -320,6 +320,7 @@ def set_up_a_stopped_worker(text, number=signal.SIGTERM):
     forked.signal_self(number, call=1, **place)
 
 
+@pytest.mark.soak
 def test_two_processes_that_are_killed_end_the_same(folder, tmp_path, data_dir):
     """Bit by bit, with the moving statistics that each has of its own half of the images."""
     arguments = (*TRAIN, f"--data_dir={data_dir}", f"--genotype={folder}/genotype")

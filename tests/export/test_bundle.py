@@ -77,7 +77,13 @@ class TestExport:
         assert summary["largest_difference"] == summary["changed_predictions"] == 0
         assert not HAS_LCE or summary["tflite_changed_predictions"] == 0
 
-    @pytest.mark.parametrize("name", ["export[1]", "a*b", "a?b", "a\\b"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("export[1]", "a*b"),
+            *(pytest.param(name, marks=pytest.mark.soak) for name in ("a?b", "a\\b")),
+        ],
+    )
     def test_a_folders_name_is_no_pattern(self, tmp_path, name):
         (tmp_path / name).mkdir()
         folder = tmp_path / name / name

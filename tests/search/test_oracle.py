@@ -356,7 +356,7 @@ def test_seed_0_is_kept():
     assert ChildParentOracle(seed=0).seed == 0
 
 
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", [0, pytest.param(3, marks=pytest.mark.soak)])
 @pytest.mark.parametrize(
     "settings",
     [

@@ -587,7 +587,8 @@ class TestStoppedSearch:
             tuner.search()
         assert_goes_on(stopped)
 
-    @pytest.mark.parametrize("done", [2, 4])  # the last of a stage and of the search
+    # The last architecture of a stage, and of the search.
+    @pytest.mark.parametrize("done", [2, pytest.param(4, marks=pytest.mark.soak)])
     def test_goes_on_from_every_write(
         self, stop_at, new_tuner, assert_goes_on, tmp_path, monkeypatch, done
     ):
