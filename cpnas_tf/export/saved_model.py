@@ -1,6 +1,5 @@
 """The SavedModel of a classifier. To run it needs nothing but TensorFlow."""
 
-import contextlib
 import math
 import os
 import tempfile
@@ -14,6 +13,7 @@ from cpnas_tf.data.decoding import decode
 from cpnas_tf.export.inference import fold, logits
 from cpnas_tf.export.packing import PackedKernels, flat
 from cpnas_tf.files import plain_path, write_atomically
+from cpnas_tf.networks.formulations import without_grappler
 
 CHANNELS = (1, 3, 4)  # of images that files can hold
 
@@ -44,7 +44,7 @@ def save(
         ValueError: if the model calls a layer several times.
         OSError, tf.errors.OpError: if the folder cannot be written.
     """
-    with tempfile.TemporaryDirectory() as folder, _without_grappler():
+    with tempfile.TemporaryDirectory() as folder, without_grappler():
         labels = os.path.join(folder, "labels.txt")
         with open(labels, "w", encoding="utf-8") as file:
             file.writelines(f"{name}\n" for name in class_names)
@@ -96,17 +96,6 @@ def _strip_shapes(path):
         for node in function.node_def:
             node.attr.pop("_output_shapes", None)
     write_atomically(path, proto.SerializeToString(deterministic=True))
-
-
-@contextlib.contextmanager
-def _without_grappler():
-    """Has the calls of functions that are traced meanwhile say that Grappler is to stay out."""
-    before = tf.config.optimizer.get_experimental_options()
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options(before)
 
 
 class _Serving(tf.Module):

@@ -69,7 +69,13 @@ class Layout:
         """A `take` that hands out a flat tensor's pieces in the same order."""
         rest = vector.shape[0] - sum(self.sizes)
         pieces = iter(tf.split(vector, [*self.sizes, rest])) if self.taken else iter(())
-        return lambda name, shape, initial: tf.reshape(next(pieces), shape)
+
+        def take(name, shape, initial):
+            del name, initial
+            piece = next(pieces)
+            return piece if len(shape) == 1 else tf.reshape(piece, shape)
+
+        return take
 
     def initial_values(self, random: np.random.Generator) -> np.ndarray:
         """A flat vector of initial values, as Keras's layers would draw them."""

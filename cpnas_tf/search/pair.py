@@ -1,5 +1,7 @@
 """Child and parent of one sampled architecture after another, trained and validated side by side.
 
+Where the search has no use for parents there are only children.
+
 References:
     CP-NAS, section 2.3, Algorithm 1; section 3.1 for the settings.
 """
@@ -12,19 +14,19 @@ import numpy as np
 import tensorflow as tf
 
 from cpnas_tf import devices
-from cpnas_tf.catalogue import PRECISIONS
 from cpnas_tf.genotypes import Genotype
+from cpnas_tf.networks.formulations import compiled
 from cpnas_tf.search.supernet import Supernet
 
 
 class Pair:
-    """Both supernets, and the steps that train and validate one architecture of them.
+    """The supernets, and the steps that train and validate one architecture of them.
 
     It runs under the `tf.distribute` strategy in whose scope it is made, together with its
     supernets: each replica takes its part of every batch.
 
     Args:
-        supernets: two `Supernet`s, `{"child": ..., "parent": ...}`.
+        supernets: the `Supernet`s, `{"child": ..., "parent": ...}` or the child's alone.
         stream: function of `first_step` that gives the batches to train on from there.
         validation: batches to validate on, all of one size.
         steps: of an epoch.
@@ -54,26 +56,26 @@ class Pair:
         self._stream, self._validation, self.steps = stream, validation, steps
         self.rate, self._step = rate, {"momentum": momentum, "weight_decay": weight_decay}
         self.strategy = tf.distribute.get_strategy()
-        self.train_step = tf.function(self._train_both, autograph=False)
-        self.count_correct = tf.function(self._count_both, autograph=False)
+        self.train_step = compiled(self._train_all)
+        self.count_correct = compiled(self._count_all)
 
-    def _train_both(self, images, labels, choices, learning_rate):
-        """A step of child and parent; their losses, each the mean over the replicas."""
+    def _train_all(self, images, labels, choices, learning_rate):
+        """A step of each supernet; their losses, each the mean over the replicas."""
 
         def replica(images, labels):
             images, labels = share(images), share(labels)
             return [
-                self.supernets[precision].train_step(
+                supernet.train_step(
                     images, labels, choices, learning_rate=learning_rate, **self._step
                 )
-                for precision in PRECISIONS
+                for supernet in self.supernets.values()
             ]
 
         losses = self.strategy.run(replica, args=(images, labels))
         return [self.strategy.reduce("mean", loss, axis=None) for loss in losses]
 
-    def _count_both(self, images, labels, choices):
-        """How many images of a batch child and parent get right."""
+    def _count_all(self, images, labels, choices):
+        """How many images of a batch each supernet gets right."""
 
         def correct(precision, images, labels):
             logits = self.supernets[precision].logits(images, choices)
@@ -85,7 +87,7 @@ class Pair:
 
         def replica(images, labels):
             images, labels = share(images), share(labels)
-            return [correct(precision, images, labels) for precision in PRECISIONS]
+            return [correct(precision, images, labels) for precision in self.supernets]
 
         counts = self.strategy.run(replica, args=(images, labels))
         return [self.strategy.reduce("sum", count, axis=None) for count in counts]
@@ -114,26 +116,26 @@ class Pair:
             The sum of the steps' losses by precision.
         """
         rate = tf.constant(self.rate(epoch), tf.float32)
-        totals = [0.0] * len(PRECISIONS)
+        totals = [0.0] * len(self.supernets)
         for step in range(self.steps):
             images, labels = next(batches)
             choices = tf.constant(architecture(step).indices)
             losses = self.train_step(images, labels, choices, rate)
             totals = [total + loss for total, loss in zip(totals, losses, strict=True)]
             on_step(epoch, step, self.steps)
-        return dict(zip(PRECISIONS, map(float, totals), strict=True))
+        return dict(zip(self.supernets, map(float, totals), strict=True))
 
     def validate(self, genotype: Genotype) -> dict[str, float]:
         """The accuracy of an architecture by precision."""
         choices = tf.constant(genotype.indices)
-        totals, images_seen = [0] * len(PRECISIONS), 0
+        totals, images_seen = [0] * len(self.supernets), 0
         for images, labels in self._validation:
             counts = self.count_correct(images, labels, choices)
             totals = [total + count for total, count in zip(totals, counts, strict=True)]
             images_seen += len(labels)
         return {
             precision: int(total) / images_seen
-            for precision, total in zip(PRECISIONS, totals, strict=True)
+            for precision, total in zip(self.supernets, totals, strict=True)
         }
 
     def estimate(self, genotypes: Sequence[Genotype], *, architectures: int) -> dict[str, Any]:

@@ -196,9 +196,11 @@ class Supernet:
 
             def branch(name, layout):
                 units = self._units(layout.values(row))
-                return lambda: OPERATION_FUNCTIONS[name](units, part, stride)
+                return OPERATION_FUNCTIONS[name](units, part, stride)
 
-            branches = [branch(*pair) for pair in zip(self._operations, layouts, strict=True)]
+            # Each splits the row itself: of pieces from outside each would give all a gradient.
+            pairs = zip(self._operations, layouts, strict=True)
+            branches = [functools.partial(branch, *pair) for pair in pairs]
             y = tf.switch_case(operation, branches)
             return connect_partially(x, y, partial=self._partial, stride=stride)
 

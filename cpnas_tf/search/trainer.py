@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from cpnas_tf import devices
 from cpnas_tf.genotypes import Genotype
+from cpnas_tf.networks.formulations import compiled
 from cpnas_tf.search.pair import share
 from cpnas_tf.search.supernet import Supernet
 
@@ -58,8 +59,8 @@ class Trainer:
         self._learning_rate = learning_rate
         self._step = {"momentum": momentum, "weight_decay": weight_decay}
         self.strategy = tf.distribute.get_strategy()
-        self.train_step = tf.function(self._train_step, autograph=False)
-        self.measure = tf.function(self._measure, autograph=False)
+        self.train_step = compiled(self._train_step)
+        self.measure = compiled(self._measure)
         self._batches: Iterator | None = None
         self._next_step = 0  # of the stream
 
