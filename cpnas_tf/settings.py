@@ -202,6 +202,7 @@ RULES = {
     "allow_none": _SWITCH,
     "rounds": whole(1),
     "beta": _FINITE,
+    "parent": _SWITCH,
     "sampling": one_of(SAMPLINGS),
     "indicator": one_of(INDICATORS),
     "schedule": one_of(SCHEDULES),
@@ -274,7 +275,8 @@ SECTIONS = {
     ),
     "search": (
         *("cells", "channels", "stem", "real_inputs", "unit", "activations", "partial"),
-        *("operations", "allow_none", "rounds", "beta", "sampling", "indicator"),
+        *("operations", "allow_none", "rounds", "beta", "parent"),
+        *("sampling", "indicator"),
         *("batch_size", "optimizer", "learning_rate", "final_learning_rate", "schedule"),
         *("momentum", "weight_decay"),
         *("augmentation", "mixed_precision", "seed"),

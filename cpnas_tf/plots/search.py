@@ -123,8 +123,9 @@ def plot_epochs(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 def _draw_accuracies(axes, rows, stages):
     for who, colour, marker in (("parent", PARENT_COLOUR, "s"), ("child", CHILD_COLOUR, "o")):
-        percent = [100 * row[f"{who}_accuracy"] for row in rows]
-        _draw_points(axes, percent, stages, color=colour, marker=marker, label=who)
+        if who == "child" or search_log.has_parents(rows):
+            percent = [100 * row[f"{who}_accuracy"] for row in rows]
+            _draw_points(axes, percent, stages, color=colour, marker=marker, label=who)
     axes.set_ylabel("validation accuracy (%)")
 
 

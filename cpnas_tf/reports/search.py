@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from cpnas_tf.catalogue import DATASETS, METHODS, shown_name
+from cpnas_tf.catalogue import DATASETS, METHODS, PRECISIONS, shown_name
 from cpnas_tf.genotypes import CHOICES, EDGE_NAMES, OPERATIONS, Genotype
 from cpnas_tf.plots.cells import plot_cell
 from cpnas_tf.plots.search import plot_accuracies
@@ -28,6 +28,7 @@ from cpnas_tf.runs.progress import duration
 
 CELLS = {"normal": "Normal cell", "reduce": "Reduction cell"}
 BITS = {"child": "1/1", "parent": "32/32"}
+WORDS = {"child": "1-bit", "parent": "full precision"}
 
 
 def sections(
@@ -109,11 +110,11 @@ def _unfinished(rows, config):
 
 def _overview(rows, config):
     found, planned = search_log.totals(rows), planned_architectures(rows, config)
+    means = {f"{who}, mean accuracy": f"{found[f'{who}_accuracy']:.2%}" for who in _trained(rows)}
     known = {
         "architectures": f"{len(rows)} of {planned}" if planned else str(len(rows)),
         "time": duration(found["seconds"]),
-        "child, mean accuracy": f"{found['child_accuracy']:.2%}",
-        "parent, mean accuracy": f"{found['parent_accuracy']:.2%}",
+        **means,
         "data set": setting(config, "data", "name"),
         "beta_P": search_setting(config, "beta"),
         "seed of the search": search_setting(config, "seed"),
@@ -189,19 +190,27 @@ def _survival(rows, genotype):
     return section("Survival of operations", element("p", text), pair(*maps))
 
 
+def _trained(rows):
+    """The precisions of the networks that a search trained."""
+    return PRECISIONS if search_log.has_parents(rows) else PRECISIONS[:1]
+
+
 def _accuracies(rows):
+    trained = _trained(rows)
+    who = " and ".join(f"{name} ({words})" for name, words in WORDS.items() if name in trained)
     picture = figure(
         plot_accuracies(rows),
         name="accuracies",
-        title="Validation accuracy of child and parent by architecture; the table lists the means",
-        caption="Each architecture's child (1-bit) and parent (full precision) after one epoch.",
+        title=f"Validation accuracy of {' and '.join(trained)} by architecture; the table lists "
+        "the means",
+        caption=f"Each architecture's {who} after one epoch.",
     )
     operations, values = search_log.initial_operations(rows), []
     for stage, group in search_log.by_stage(rows).items():
         found = search_log.totals(group)
-        means = (f"{found[f'{who}_accuracy']:.2%}" for who in ("child", "parent"))
+        means = (f"{found[f'{who}_accuracy']:.2%}" for who in trained)
         values.append((str(operations - stage), str(len(group)), *means))
-    columns = ("operations left", "architectures", "child, mean", "parent, mean")
+    columns = ("operations left", "architectures", *(f"{who}, mean" for who in trained))
     return section("Accuracy over the search", picture, table("Accuracy by stage", columns, values))
 
 
@@ -296,9 +305,8 @@ def _cost(rows, config, trained):
     ]
     if images:
         values.insert(1, ("training images per architecture", f"{images:,}"))
-        values.insert(
-            2, ("images in all, each seen by child and parent", f"{images * len(rows):,}")
-        )
+        seen = f"images in all, each seen by {' and '.join(_trained(rows))}"
+        values.insert(2, (seen, f"{images * len(rows):,}"))
     return cost(values, trained)
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cpnas_tf.catalogue import PRECISIONS
 from cpnas_tf.runs import search_log
 
 
@@ -120,10 +121,12 @@ class Progress:
 
 def result_text(result: Any) -> str:
     """The place and the accuracies of an architecture, an `oracle.Result`."""
-    return (
-        f"stage {result.stage} round {result.round} sample {result.sample}  "
-        f"child {result.child_accuracy:6.2%}  parent {result.parent_accuracy:6.2%}"
-    )
+    text = f"stage {result.stage} round {result.round} sample {result.sample}"
+    for who in PRECISIONS:
+        accuracy = getattr(result, f"{who}_accuracy")
+        if accuracy is not None:
+            text += f"  {who} {accuracy:6.2%}"
+    return text
 
 
 def epoch_text(row: Mapping[str, Any]) -> str:
@@ -160,7 +163,14 @@ def text_table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     return "\n".join(form.format(*row).rstrip() for row in rows)
 
 
-def plan(*, operations: int, rounds: int, images: int, estimate: Mapping[str, Any]) -> str:
+def plan(
+    *,
+    operations: int,
+    rounds: int,
+    images: int,
+    estimate: Mapping[str, Any],
+    precisions: Sequence[str] = PRECISIONS,
+) -> str:
     """What a search is going to do and to cost, as text.
 
     Args:
@@ -168,6 +178,7 @@ def plan(*, operations: int, rounds: int, images: int, estimate: Mapping[str, An
         rounds: T.
         images: that an architecture is trained on.
         estimate: as `Pair.estimate` gives it.
+        precisions: of the networks that are trained.
     """
     kept = range(operations, 1, -1)
     stages = [*enumerate(kept), ("total", "")]
@@ -179,8 +190,8 @@ def plan(*, operations: int, rounds: int, images: int, estimate: Mapping[str, An
     return "\n".join(
         [
             text_table([("stage", "operations per edge", "architectures", "images"), *lines]),
-            "Each image is seen by a child and by a parent. Measured now: the first step "
-            f"{estimate['first_step_seconds']:.1f} s, each further one "
+            f"Each image is seen by a {' and by a '.join(precisions)}. Measured now: the first "
+            f"step {estimate['first_step_seconds']:.1f} s, each further one "
             f"{estimate['step_seconds']:.3f} s, the validation of an architecture "
             f"{estimate['validation_seconds']:.2f} s.",
             _estimated(estimate),
@@ -255,10 +266,11 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _summary_of_architectures(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines: list[tuple[str, ...]] = [("stage", "architectures", "child", "parent", "time")]
+    trained = PRECISIONS if search_log.has_parents(rows) else PRECISIONS[:1]
+    lines: list[tuple[str, ...]] = [("stage", "architectures", *trained, "time")]
     for name, group in [*search_log.by_stage(rows).items(), ("total", rows)]:
         found = search_log.totals(group)
-        accuracies = (f"{found[f'{who}_accuracy']:.2%}" for who in ("child", "parent"))
+        accuracies = (f"{found[f'{who}_accuracy']:.2%}" for who in trained)
         count, time_taken = str(found["architectures"]), duration(found["seconds"])
         lines.append((str(name), count, *accuracies, time_taken))
     return text_table(lines)

@@ -90,7 +90,8 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Returns:
         A list with a dict per row. The keys of a sampled architecture are `COLUMNS`: `stage`,
         `round` and `sample` are integers; the 28 `CHOICES` operations' names; `child_accuracy` and
-        `parent_accuracy` (in [0, 1]), `z` and `seconds` floats. Those of an epoch of PC-DARTS are
+        `parent_accuracy` (in [0, 1]), `z` and `seconds` floats; `parent_accuracy` is None where no
+        parent was trained. Those of an epoch of PC-DARTS are
         `EPOCH_COLUMNS`: `epoch` is an integer; the 28 `CHOICES` operations' names; the `MEASURES`
         floats, the architecture's None in the warm-up; `seconds` a float. Those of a training of a
         guided search are `TRAINING_COLUMNS`: `training` (from 1), `round` (from 0) and `epochs` are
@@ -151,7 +152,9 @@ def _parse_row(row):
         row[name] = int(row[name])
     if not 0 <= row["stage"] < len(OPERATIONS) - 1:
         raise ValueError(f"stage must be 0 to {len(OPERATIONS) - 2}, received {row['stage']}")
-    return row | {name: _number(row, name) for name in (*SCORES, "seconds")}
+    known = [name for name in SCORES if row[name] or name != "parent_accuracy"]
+    numbers = {name: _number(row, name) for name in (*known, "seconds")}
+    return row | dict.fromkeys(SCORES) | numbers
 
 
 def _parse_epoch(row):
@@ -208,6 +211,11 @@ KINDS = {
     "epochs": Kind(EPOCH_COLUMNS, ("epoch",), _parse_epoch),
     "trainings": Kind(TRAINING_COLUMNS, ("training",), _parse_training),
 }
+
+
+def has_parents(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether each architecture's parent was trained, and not its child alone."""
+    return all(row["parent_accuracy"] is not None for row in rows)
 
 
 def initial_operations(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -289,10 +297,15 @@ def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]
 
 
 def totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What some rows come to: `architectures`, the means of both accuracies, and all `seconds`."""
+    """What some rows come to: `architectures`, the means of both accuracies, and all `seconds`.
+
+    The mean of the parents' is None where there are none, see `has_parents`.
+    """
+    known = SCORES[:2] if has_parents(rows) else SCORES[:1]
     return {
         "architectures": len(rows),
-        **{name: statistics.fmean(row[name] for row in rows) for name in SCORES[:2]},
+        **dict.fromkeys(SCORES[:2]),
+        **{name: statistics.fmean(row[name] for row in rows) for name in known},
         "seconds": sum(row["seconds"] for row in rows),
     }
 

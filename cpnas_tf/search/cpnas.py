@@ -45,7 +45,8 @@ class ChildParentSearch:
         partial: K: a sampled operation gets 1/K of the channels, as in BNAS (Chen et al., AAAI
             2020); the others go past it.
         rounds: T, how often each operation is sampled before a pruning.
-        beta: beta_P of Eq. 1.
+        beta: beta_P of Eq. 1; 0 scores children alone, and no parent is trained.
+        parent: whether to train parents all the same where beta is 0.
         sampling: "epoch" trains an architecture for an epoch, "step" another one in each step, see
             `ChildParentOracle.architecture_of_step`.
         indicator: by what operations are dropped, "mean" or "additive", see `ChildParentOracle`.
@@ -84,6 +85,7 @@ class ChildParentSearch:
         partial: int = 1,
         rounds: int = 3,
         beta: float = 2.0,
+        parent: bool = False,
         sampling: str = "epoch",
         indicator: str = "mean",
         batch_size: int = 512,
@@ -113,6 +115,7 @@ class ChildParentSearch:
             indicator=indicator,
         )
         oracle = self._make_oracle()
+        self._precisions = PRECISIONS if beta or parent else ("child",)
         network: dict[str, Any] = {
             "input_shape": train.image_shape,
             "classes": train.classes,
@@ -167,10 +170,10 @@ class ChildParentSearch:
         )
 
     def _build(self):
-        """Both supernets with fresh weights, as a `Pair`."""
+        """The supernets with fresh weights, as a `Pair`."""
         with self._strategy.scope():
             return self._make_pair(
-                {precision: self._make_supernet(precision=precision) for precision in PRECISIONS}
+                {name: self._make_supernet(precision=name) for name in self._precisions}
             )
 
     def plan(self) -> str:
@@ -185,6 +188,7 @@ class ChildParentSearch:
             operations=len(oracle.operations),
             rounds=oracle.rounds,
             images=self._train_images,
+            precisions=self._precisions,
             estimate=estimate,
         )
 
@@ -214,8 +218,8 @@ class ChildParentSearch:
 
         Returns:
             A dict of the `genotype`; `scores`, for each of the 28 edges a dict, operation -> its
-            last zbar minus its stage's mean; and the cost: `seconds`, and the `images` of child and
-            parent.
+            last zbar minus its stage's mean; and the cost: `seconds`, and the `images` of children
+            and parents.
 
         Raises:
             ValueError: if the folder holds another search, or checkpoints and none can be read.
@@ -227,7 +231,7 @@ class ChildParentSearch:
             "genotype": tuner.genotype(),
             "scores": tuner.scores(),
             "seconds": sum(tuner.seconds),
-            "images": len(PRECISIONS) * len(tuner.seconds) * self._train_images,
+            "images": len(self._precisions) * len(tuner.seconds) * self._train_images,
         }
 
 

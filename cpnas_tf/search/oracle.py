@@ -33,7 +33,7 @@ class Result(NamedTuple):
         sample: e of Algorithm 1, from 0.
         choices: the 28 sampled operations, ordered as `CHOICES`.
         child_accuracy: A_C in [0, 1].
-        parent_accuracy: A_P in [0, 1].
+        parent_accuracy: A_P in [0, 1], or None where no parent was trained.
         z: the trial's score, Eq. 1.
     """
 
@@ -42,7 +42,7 @@ class Result(NamedTuple):
     sample: int
     choices: tuple[str, ...]
     child_accuracy: float
-    parent_accuracy: float
+    parent_accuracy: float | None
     z: float
 
 
@@ -189,10 +189,11 @@ class ChildParentOracle(keras_tuner.Oracle):
     3. every edge drops its operation of smallest e, and K = K - 1.
 
     A trial's hyperparameters are the 28 keras-tuner `Choice`s of `CHOICES`. It reports the metrics
-    `child_accuracy` and `parent_accuracy`, once, and its score is z. Trials run one at a time and
-    in order, since they share weights: while one is ongoing, another tuner is told to wait. An
-    accuracy that is missing or not in [0, 1], or a trial that did not complete, ends the search
-    with a `keras_tuner.errors.FatalError`, for Algorithm 1 has no place for a missing score.
+    `child_accuracy` and `parent_accuracy`, once, and its score is z. With a beta_P of 0 the parent
+    has no part in it and can be missing. Trials run one at a time and in order, since they share
+    weights: while one is ongoing, another tuner is told to wait. An accuracy that is missing or not
+    in [0, 1], or a trial that did not complete, ends the search with a
+    `keras_tuner.errors.FatalError`, for Algorithm 1 has no place for a missing score.
 
     The whole state is the ordered list of finished trials' accuracies, from which all else follows.
     It is saved atomically in the project's `oracle.json`; a trial that was ongoing starts again.
@@ -352,14 +353,15 @@ class ChildParentOracle(keras_tuner.Oracle):
         return {"status": TrialStatus.RUNNING, "values": values}
 
     def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Any:
-        """Takes a trial's two accuracies.
+        """Takes a trial's accuracies, of a beta_P of 0 the child's alone if there is no parent.
 
         Raises:
             keras_tuner.errors.FatalValueError: if one is missing or not in [0, 1].
         """
-        _check_accuracies(trial_id, metrics)
+        self._check_accuracies(trial_id, metrics)
         _register_accuracies(self.trials[trial_id])
-        return super().update_trial(trial_id, metrics, step)
+        known = {name: value for name, value in metrics.items() if value is not None}
+        return super().update_trial(trial_id, known, step)
 
     def score_trial(self, trial: Trial) -> None:
         """Sets the trial's score, by which operations are abandoned, to z of Eq. 1.
@@ -367,8 +369,8 @@ class ChildParentOracle(keras_tuner.Oracle):
         An override gives another score; it must follow from the trial's choices and accuracies
         alone, since a search that goes on scores its finished trials again.
         """
-        child_accuracy, parent_accuracy = _reported_accuracies(trial)
-        trial.score = child_parent_score(child_accuracy, parent_accuracy, self.beta)
+        child, parent = self._reported_accuracies(trial)
+        trial.score = child_parent_score(child, child if parent is None else parent, self.beta)
 
     def end_trial(self, trial: Trial) -> None:
         """Records a finished trial; after the last one of a stage, every edge drops an operation.
@@ -398,7 +400,7 @@ class ChildParentOracle(keras_tuner.Oracle):
     def _record(self, trial):
         """Scores the next trial and adds its result: the one place where the search moves on."""
         stage, round_index, sample = self.position(len(self._results))
-        accuracies = _reported_accuracies(trial)
+        accuracies = self._reported_accuracies(trial)
         self.score_trial(trial)
         z = trial.score
         if z is None or not math.isfinite(z):
@@ -422,6 +424,27 @@ class ChildParentOracle(keras_tuner.Oracle):
         self._history.append(tuple(evaluations))
         self._remaining = tuple(remaining)
 
+    def _check_accuracies(self, trial_id, accuracies):
+        for name in ACCURACIES:
+            value = accuracies.get(name)
+            if value is None and name == "parent_accuracy" and not self.beta:
+                continue
+            if value is None or not 0 <= value <= 1:
+                raise FatalValueError(
+                    f"trial {trial_id} must report a {name} in [0, 1], received: {value}"
+                )
+
+    def _reported_accuracies(self, trial):
+        """The pair (A_C, A_P) that a trial reported; A_P is None where there is no parent."""
+        accuracies = {
+            name: trial.metrics.get_last_value(name)
+            for name in ACCURACIES
+            if trial.metrics.exists(name)
+        }
+        self._check_accuracies(trial.trial_id, accuracies)
+        values = map(accuracies.get, ACCURACIES)
+        return tuple(None if value is None else float(value) for value in values)
+
     def _settings(self):
         return {
             "rounds": self.rounds,
@@ -434,7 +457,7 @@ class ChildParentOracle(keras_tuner.Oracle):
         }
 
     def get_state(self) -> dict[str, Any]:
-        """The settings and the finished trials' accuracies, `[[A_C, A_P], ...]`."""
+        """The settings and the finished trials' accuracies, `[[A_C, A_P or None], ...]`."""
         results = [[result.child_accuracy, result.parent_accuracy] for result in self._results]
         return {**self._settings(), "results": results}
 
@@ -465,12 +488,13 @@ class ChildParentOracle(keras_tuner.Oracle):
         """Rebuilds a finished trial as `create_trial`, `update_trial` and `end_trial` left it."""
         trial_id = f"{len(self._results):0{len(str(self.max_trials))}d}"
         metrics = dict(zip(ACCURACIES, accuracies, strict=True))
-        _check_accuracies(trial_id, metrics)
+        self._check_accuracies(trial_id, metrics)
         trial = Trial(self.get_space(), trial_id, TrialStatus.COMPLETED)
         trial.hyperparameters.values = dict(zip(CHOICES, self._next_choices(), strict=True))
         _register_accuracies(trial)
         for name, value in metrics.items():
-            trial.metrics.update(name, value)
+            if value is not None:
+                trial.metrics.update(name, value)
         self._record(trial)
         self.trials[trial_id] = trial
         self.start_order.append(trial_id)
@@ -494,27 +518,8 @@ class ChildParentOracle(keras_tuner.Oracle):
             raise ValueError(f"cannot go on with the search in {path}: {error}") from None
 
 
-def _check_accuracies(trial_id, accuracies):
-    for name in ACCURACIES:
-        value = accuracies.get(name)
-        if value is None or not 0 <= value <= 1:
-            raise FatalValueError(
-                f"trial {trial_id} must report a {name} in [0, 1], received: {value}"
-            )
-
-
 def _register_accuracies(trial):
     """Says that more is better, where keras-tuner would take the parent's accuracy for a loss."""
     for name in ACCURACIES:
         if not trial.metrics.exists(name):
             trial.metrics.register(name, direction="max")
-
-
-def _reported_accuracies(trial):
-    """The pair (A_C, A_P) that a trial reported."""
-    reported = trial.metrics
-    accuracies = {
-        name: float(reported.get_last_value(name)) for name in ACCURACIES if reported.exists(name)
-    }
-    _check_accuracies(trial.trial_id, accuracies)
-    return tuple(accuracies.values())

@@ -18,7 +18,6 @@ from keras_tuner.engine.trial import Trial
 from keras_tuner.errors import FatalError, FatalRuntimeError
 
 from cpnas_tf import devices
-from cpnas_tf.catalogue import PRECISIONS
 from cpnas_tf.errors import first_line
 from cpnas_tf.files import local_path
 from cpnas_tf.genotypes import CHOICES, Genotype
@@ -32,7 +31,9 @@ from cpnas_tf.search.pair import Pair
 class ChildParentTuner(BaseTuner):
     """Runs the trials of a `ChildParentOracle`: one epoch of child and parent each.
 
-    After each trial all that the search needs to go on is saved in `checkpoints/`: both supernets
+    Of the child alone, if the pair has no parent.
+
+    After each trial all that the search needs to go on is saved in `checkpoints/`: the supernets
     with their optimizers' slots, and the oracle's state. The last two are kept; a new tuner on the
     same folder goes on from the newest one that can be read.
 
@@ -109,7 +110,7 @@ class ChildParentTuner(BaseTuner):
                 f"architecture {number} could not be trained: {first_line(error)}"
             ) from error
         self.seconds.append(time.monotonic() - started)
-        return {f"{precision}_accuracy": accuracies[precision] for precision in PRECISIONS}
+        return {f"{precision}_accuracy": value for precision, value in accuracies.items()}
 
     def _train(self, number):
         losses = self.pair.train_epoch(
@@ -134,6 +135,7 @@ class ChildParentTuner(BaseTuner):
         """Logs the last trial for TensorBoard, and after a stage what its edges made of it."""
         number, result = len(self.oracle.results), self.oracle.results[-1]
         scalars = {name: getattr(result, name) for name in (*ACCURACIES, "z")}
+        scalars = {name: value for name, value in scalars.items() if value is not None}
         scalars["seconds"] = self.seconds[-1]
         pictures = {}
         if len(self.oracle.history) > result.stage:

@@ -39,6 +39,11 @@ def run_search(*, rounds, seed=0, operations=OPERATIONS):
     return rows, history, Genotype.from_choices(names[0] for names in left.values())
 
 
+def without_parents(rows):
+    """The rows of a search that trains and scores children alone."""
+    return [{**row, "parent_accuracy": None, "z": row["child_accuracy"]} for row in rows]
+
+
 def write_log(path, rows):
     """Writes what a search with these rows would write."""
     results = [

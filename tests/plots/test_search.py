@@ -10,7 +10,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from fake_search import run_search
+from fake_search import run_search, without_parents
 from matplotlib.patches import Rectangle
 from pictures import READABLE_CONTRAST, contrast, drawn, meet, smallest_font
 
@@ -68,6 +68,15 @@ def test_search_figure_shows_the_rows():
     assert [text.get_text() for text in accuracy.texts[:7]] == list("8765432")
     assert all(axes.get_ylabel() for axes in (accuracy, score))
     assert [label.get_text() for label in survival.get_yticklabels()] == list(OPERATIONS)
+
+
+def test_a_search_without_parents_shows_children_alone():
+    rows = without_parents(run_search(rounds=1)[0])
+    for figure in (search_plots.plot_search(rows), search_plots.plot_accuracies(rows)):
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.texts] == ["child", "mean of a stage"]
+        line = next(line for line in figure.axes[0].lines if line.get_label() == "child")
+        np.testing.assert_allclose(line.get_ydata(), [100 * row["z"] for row in rows])
 
 
 class TestConfusionMatrix:

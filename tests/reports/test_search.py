@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from fake_search import run_search
+from fake_search import run_search, without_parents
 from pages import Page
 
 from cpnas_tf.genotypes import CELL_TYPES, OPERATIONS
@@ -95,6 +95,19 @@ def test_accuracies_are_means_of_stages(finished):
             sum(row[f"{who}_accuracy"] for row in group) / len(group) for who in ("child", "parent")
         )
         assert line[1:] == [str(len(group)), f"{child:.2%}", f"{parent:.2%}"]
+
+
+def test_a_search_without_parents_is_reported_without_them():
+    rows, _, genotype = run_search(rounds=2)
+    rows = without_parents(rows)
+    found = report(rows, genotype=genotype, config=CONFIG)
+    header, *lines = found.tables["Accuracy by stage"]
+    assert header[2:] == ["child, mean"]
+    assert {len(line) for line in lines} == {3}
+    (picture,) = (words for words in found.pictures if words.startswith("Validation accuracy"))
+    assert "parent" not in picture
+    assert "parent, mean" not in found.words
+    assert ["images in all, each seen by child", "1,750,000"] in found.tables["What it took"]
 
 
 def test_scores_are_hundred_z(finished):

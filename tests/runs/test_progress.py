@@ -3,9 +3,10 @@ import errno
 import io
 import itertools
 import sys
+import types
 
 import pytest
-from fake_search import run_search
+from fake_search import run_search, without_parents
 
 from cpnas_tf.runs import progress as progress_module
 from cpnas_tf.search.oracle import Result
@@ -96,6 +97,20 @@ def test_summary():
             assert float(line[column].rstrip("%")) == pytest.approx(mean, abs=0.005)
     assert lines[0][4] == "0:00:24"
     assert lines[-1][4] == "0:01:45"
+
+
+def test_a_search_without_parents_says_nothing_of_them():
+    rows = without_parents(run_search(rounds=1)[0])
+    plan = {"operations": 8, "rounds": 3, "images": 25_000, "estimate": ESTIMATE}
+    texts = [
+        progress_module.summary(rows),
+        progress_module.result_text(types.SimpleNamespace(**rows[0])),
+        progress_module.plan(**plan, precisions=["child"]),
+    ]
+    for text in texts:
+        assert "child" in text
+        assert "parent" not in text
+    assert [len(line.split()) for line in texts[0].splitlines()] == [4] * 9
 
 
 def test_a_search_by_epochs():

@@ -1,7 +1,7 @@
 import pytest
 from fake_epochs import run_epochs
 from fake_epochs import write as write_epochs
-from fake_search import run_search, write_log
+from fake_search import run_search, without_parents, write_log
 from fake_trainings import run_trainings
 from fake_trainings import write as write_trainings
 
@@ -13,6 +13,17 @@ from cpnas_tf.runs import search_log
 def test_log_is_read_as_it_was_written(tmp_path, count):
     rows = run_search(rounds=1)[0][:count]
     assert search_log.read(write_log(tmp_path / "search.csv", rows)) == rows
+
+
+def test_a_log_without_parents_leaves_their_cells_empty(tmp_path):
+    rows = without_parents(run_search(rounds=1)[0])
+    path = write_log(tmp_path / "search.csv", rows)
+    assert {line.split(",")[-3] for line in path.read_text().splitlines()[1:]} == {""}
+    assert search_log.read(path) == rows
+    totals = search_log.totals(rows)
+    mean = sum(row["child_accuracy"] for row in rows) / len(rows)
+    assert totals["child_accuracy"] == pytest.approx(mean)
+    assert totals["parent_accuracy"] is None
 
 
 def test_log_is_a_table_with_a_named_column_an_edge(tmp_path):

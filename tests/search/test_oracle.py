@@ -622,6 +622,17 @@ def test_a_wrong_accuracy_is_fatal_however_it_was_reported(tmp_path, value):
     assert reloaded(tmp_path, rounds=1).results == ()
 
 
+def test_without_beta_there_need_be_no_parent(tmp_path):
+    oracle = make_oracle(tmp_path, rounds=1, beta=0)
+    steps = drive(oracle, lambda number, choices: (noise(number, choices)[0], None))
+    assert [step.score for step in steps] == [step.child_accuracy for step in steps]
+    assert {result.parent_accuracy for result in oracle.results} == {None}
+    with_parents = ChildParentOracle(rounds=1, beta=0)
+    with_parents._set_project_dir(tmp_path, "with_parents")
+    assert [step.choices for step in drive(with_parents)] == [step.choices for step in steps]
+    assert reloaded(tmp_path, rounds=1, beta=0).results == oracle.results
+
+
 @pytest.mark.parametrize("status", ["INVALID", "FAILED", "RUNNING"])
 def test_a_trial_that_did_not_complete_is_fatal(tmp_path, status):
     oracle = make_oracle(tmp_path, rounds=1)

@@ -208,6 +208,24 @@ def raising(error):
     return fail
 
 
+def test_without_beta_children_are_searched_alone(tmp_path):
+    """With parents beside them they are the same, bit for bit."""
+    alone = plan(beta=0.0).start(tmp_path / "alone")
+    alone.search()
+    both = plan(beta=0.0, parent=True).start(tmp_path / "both")
+    both.search()
+    assert (list(alone.pair.supernets), len(both.pair.supernets)) == (["child"], 2)
+    assert alone.genotype() == both.genotype()
+    kept = values(both)
+    for name, value in values(alone).items():
+        assert value.tobytes() == kept[name].tobytes(), name
+    rows, others = (search_log.read(tmp_path / name / "search.csv") for name in ("alone", "both"))
+    assert {row["parent_accuracy"] for row in rows} == {None}
+    assert all(row["parent_accuracy"] is not None for row in others)
+    for row, other in zip(rows, others, strict=True):
+        assert row["z"] == row["child_accuracy"] == other["child_accuracy"]
+
+
 class TestSearch:
     def test_the_table_is_algorithm_1(self, whole):
         with open(whole.folder / "search.csv", newline="") as file:
