@@ -17,7 +17,7 @@ MODULES = sorted((ROOT / "cpnas_tf").rglob("*.py"))
 # A room imports only rooms before it.
 ROOMS = (
     *("files", "errors", "operations", "genotypes", "catalogue", "settings", "devices"),
-    *("networks", "data", "runs", "training", "plots", "search", "export", "reports"),
+    *("networks", "data", "runs", "training", "plots", "search", "export", "zoo", "reports"),
     *("ablation", "cli", "commands", "__main__"),
 )
 STDLIB_ONLY = ("__init__", "files", "errors", "operations", "genotypes", "catalogue", "settings")
