@@ -320,6 +320,8 @@ class TestSearch:
                 stem="imagenet",
                 real_inputs=("depthwise",),
                 unit="residual",
+                activations=32,
+                partial=2,
                 beta=0.5,
                 allow_none=False,
                 mixed_precision=True,
@@ -332,7 +334,7 @@ class TestSearch:
         sizes = {"input_shape": (32, 32, 1), "classes": 2, "cells": 4, "channels": 6, "seed": 3}
         sizes |= {"stem": "imagenet", "real_inputs": ("depthwise",), "dtype": "bfloat16"}
         sizes |= {"operations": SEARCH["operations"], "optimizer": "adam"}
-        sizes["unit"] = find_unit("residual")
+        sizes |= {"unit": find_unit("residual"), "activations": 32, "partial": 2}
         (_, child), (_, parent) = made["Supernet"]
         assert child == {**sizes, "precision": "child"}
         assert parent == {**sizes, "precision": "parent"}
