@@ -44,7 +44,7 @@ WRITTEN = (
 )
 _OURS = {"saved_model_bytes", "largest_difference"}  # keys of each version's export.json
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # of logits up to 1; of an image's larger ones this share of the largest
 # Decision: a flatbuffer equals Keras for all images that rounding does not decide, and predicts
 # otherwise for 10% of all at most. It adds up in another order, which may flip the sign of a number
 # next to 0, and after it thousands. Rounding may decide where Keras takes the sign of a number that
@@ -93,7 +93,8 @@ def export(
         `images_checked`, and `milliseconds`, the median time of an image by itself on this
         machine. The same of the flatbuffers, with the prefixes `litert_` and `tflite_`; with their
         `bytes`, None of one that is left out, and `images_decided`, how many of the images checked
-        rounding does not decide.
+        rounding does not decide. Of LiteRT's, `litert_int8_kernels` and `litert_float_kernels`, how
+        many kernels of convolutions it stores in int8 with a scale per filter, and as floats.
 
     Raises:
         ValueError: if the images are not such as the model is for, `directory` exists and is not
@@ -216,6 +217,11 @@ def _write_flatbuffers(folder, model, images, expected):
     return result
 
 
+def _allowed(expected):
+    """The largest difference of each image's logits, which round by their size."""
+    return TOLERANCE * np.maximum(1, np.abs(expected).max(axis=1))
+
+
 def _write_flatbuffer(path, module, prefix, model, images, expected, decided):
     """Writes a flatbuffer if it can be made; returns what `export.json` says of it."""
     try:
@@ -227,9 +233,11 @@ def _write_flatbuffer(path, module, prefix, model, images, expected, decided):
     write_atomically(path, content)
     logits, milliseconds = _timed(module.runner(content), images)
     result = _differences(logits, expected)
+    if module is litert:
+        result |= litert.kernel_counts(content)
     result["images_decided"] = int(decided.sum())
     result["milliseconds"] = milliseconds
-    equal = np.abs(logits - expected).max(axis=1) <= TOLERANCE
+    equal = np.abs(logits - expected).max(axis=1) <= _allowed(expected)
     equal &= logits.argmax(axis=1) == expected.argmax(axis=1)
     changed = result["changed_predictions"]
     if not equal[decided].all() or changed > FLATBUFFER_SHARE * len(expected):

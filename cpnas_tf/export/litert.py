@@ -6,6 +6,7 @@ in int8 with a scale per filter, and is unpacked when the interpreter starts.
 """
 
 import contextlib
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,18 +17,19 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from cpnas_tf.export import flatbuffer
 
+# Where a kernel of each kind of convolution has its filters.
+_KERNEL_AXES = {
+    schema.BuiltinOperator.CONV_2D: 0,
+    schema.BuiltinOperator.DEPTHWISE_CONV_2D: 3,
+}
+
 
 def convert(model: tf.keras.Model) -> bytes:
     """Converts a Keras model; see `flatbuffer.convert`."""
     unpacking = schema.OperatorCodeT()
     unpacking.builtinCode = unpacking.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
     unpacking.version = 5  # the first with a scale per channel
-    packers = {
-        schema.BuiltinOperator.CONV_2D: lambda kernel, tensor: _packed(kernel, tensor, axis=0),
-        schema.BuiltinOperator.DEPTHWISE_CONV_2D: (
-            lambda kernel, tensor: _packed(kernel, tensor, axis=3)
-        ),
-    }
+    packers = {code: functools.partial(_packed, axis=axis) for code, axis in _KERNEL_AXES.items()}
     return flatbuffer.pack_kernels(flatbuffer.convert(model, _convert), packers, unpacking)
 
 
@@ -43,6 +45,25 @@ def runner(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
         return np.concatenate([run(images=image[np.newaxis])["logits"] for image in images])
 
     return predict
+
+
+def kernel_counts(content: bytes) -> dict[str, int]:
+    """How many kernels of convolutions a flatbuffer stores in int8, and how many as floats.
+
+    Args:
+        content: what `convert` made.
+    """
+    model = schema.ModelT.InitFromPackedBuf(content)
+    (graph,) = model.subgraphs
+    codes = [code.builtinCode for code in model.operatorCodes]
+    kernels, unpacked = set(), set()
+    for operator in graph.operators:
+        code = codes[operator.opcodeIndex]
+        if code in _KERNEL_AXES:
+            kernels.add(operator.inputs[1])
+        elif code == schema.BuiltinOperator.DEQUANTIZE:
+            unpacked.add(operator.outputs[0])
+    return {"int8_kernels": len(kernels & unpacked), "float_kernels": len(kernels - unpacked)}
 
 
 def _convert(folder):

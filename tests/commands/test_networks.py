@@ -44,6 +44,7 @@ class TestReferenceNetworks:
     @pytest.mark.parametrize(
         ("network", "settings", "term"),
         [
+            ("--model=wrn22_1bit", {"binarization": "pcnn", "activations": 32}, "projection_error"),
             ("--genotype={genotype}", {"binarization": "bonn"}, "bonn_kernels"),
             ("--genotype={genotype}", {"binarization": "xnor", "activations": 32}, None),
         ],
@@ -67,7 +68,9 @@ class TestReferenceNetworks:
         accuracy = read_json(workdir / "evaluation.json")["accuracy"]
         assert accuracy == pytest.approx(read_json(workdir / "metrics.json")["val_accuracy"])
         succeed(forked.run("export", f"--workdir={workdir}", f"--output={tmp_path}/export"))
-        assert read_json(tmp_path / "export" / "export.json")["changed_predictions"] == 0
+        summary = read_json(tmp_path / "export" / "export.json")
+        assert summary["changed_predictions"] == 0
+        assert summary["litert_int8_kernels"] > summary["litert_float_kernels"]
 
     def test_a_precision_is_refused(self, tmp_path, data_dir):
         arguments = ("--config=configs/train_digits.py", "--model=wrn22", "--precision=child")

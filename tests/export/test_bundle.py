@@ -17,6 +17,7 @@ from exportable import IMAGES, REAL_INPUTS, make_network, normalized, small_mode
 
 from cpnas_tf import export
 from cpnas_tf.export import bundle
+from cpnas_tf.export.packing import packable_kernels
 from cpnas_tf.networks.costs import layer_costs, total
 
 HAS_LCE = importlib.util.find_spec("larq_compute_engine") is not None
@@ -131,6 +132,31 @@ class TestExport:
         assert not any(name.startswith("tflite_") for name in summary.keys() - {"tflite_bytes"})
         assert not (tmp_path / "out" / "model.tflite").exists()
         assert summary["litert_bytes"] == (tmp_path / "out" / "model_litert.tflite").stat().st_size
+
+    @pytest.mark.parametrize("binarization", ["pcnn", "xnor"])
+    def test_1_bit_kernels_on_real_activations_are_int8(self, tmp_path, binarization):
+        network = make_network(binarization=binarization, activations=32)
+        summary = export.export(network, IMAGES, directory=tmp_path / "out")
+        assert summary["tflite_bytes"] is None, "there is nothing for LCE"
+        assert summary["largest_difference"] == 0.0
+        one_bit = len(packable_kernels(network))
+        counts = {name: summary[f"litert_{name}_kernels"] for name in ("int8", "float")}
+        assert counts == {"int8": one_bit, "float": 1}, "the stem's is real"
+        assert summary["litert_images_decided"] == len(IMAGES)
+
+    def test_a_parents_kernels_are_floats(self, tmp_path):
+        summary = export.export(make_network("parent"), IMAGES, directory=tmp_path / "out")
+        assert summary["litert_int8_kernels"] == 0
+        assert summary["litert_float_kernels"] == 1 + len(packable_kernels(make_network()))
+
+    @pytest.mark.parametrize(("share", "accepted"), [(5e-5, True), (2e-4, False)])
+    def test_large_logits_may_differ_by_more(self, tmp_path, monkeypatch, share, accepted):
+        model = small_model()
+        model.get_layer("logits").bias.assign([1000.0, 0.0, 0.0])
+        change_all(monkeypatch, lambda logits: logits * (1 + share))
+        error = pytest.raises(ValueError, match="for 40 of 40 images")
+        with contextlib.nullcontext() if accepted else error:
+            export.export(model, IMAGES, directory=tmp_path / "out")
 
     @pytest.fixture
     def confuse(self, monkeypatch):
