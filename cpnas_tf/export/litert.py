@@ -77,7 +77,9 @@ def _interpreter(content):
         Interpreter = tf.lite.Interpreter  # noqa: N806
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore", UserWarning)  # that TensorFlow's moves to LiteRT
-        return Interpreter(model_content=content)
+        interpreter = Interpreter(model_content=content)
+        interpreter.allocate_tensors()  # which makes the delegate that says so
+        return interpreter
 
 
 @contextlib.contextmanager
