@@ -10,6 +10,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +30,9 @@ def convert(model: tf.keras.Model) -> bytes:
     unpacking = schema.OperatorCodeT()
     unpacking.builtinCode = unpacking.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
     unpacking.version = 5  # the first with a scale per channel
-    packers = {code: functools.partial(_packed, axis=axis) for code, axis in _KERNEL_AXES.items()}
+    packers: dict[int, Callable[[np.ndarray, Any], np.ndarray | None]] = {
+        code: functools.partial(_packed, axis=axis) for code, axis in _KERNEL_AXES.items()
+    }
     return flatbuffer.pack_kernels(flatbuffer.convert(model, _convert), packers, unpacking)
 
 
