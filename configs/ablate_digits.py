@@ -6,8 +6,8 @@ T = 1: a stage of CP-NAS and BNAS† drops all 28 operations of its worst archit
 judged by itself as with the paper's T = 3.
 
 Searches and training are those of `configs/search_digits.py`, which says what they cost, and of
-`configs/train_digits.py`. docs/results has its table. Fig. 6 left of the paper, accuracy
-over beta_P, adds `--config.grid.betas="(-1, .33, 1, 2, 3, 5)"`.
+`configs/train_digits.py`. docs/results has a table, of the paper's units. Fig. 6 left of the paper,
+accuracy over beta_P, adds `--config.grid.betas="(-1, .33, 1, 2, 3, 5)"`.
 """
 
 from ml_collections import ConfigDict
@@ -28,16 +28,18 @@ def get_config():
             "data": {"name": "digits", "split": "train"},
             "split": {"train_images": 1152, "validation_images": 256, "seed": 0},
             "search": {
-                "cells": 3,
-                "channels": 16,
+                **{"cells": 3, "channels": 16, "unit": "residual"},
                 "rounds": 1,
                 "batch_size": 128,
                 "learning_rate": 0.1,
                 "operations": OPERATIONS,
                 "allow_none": True,
             },
-            "pc_darts": {"cells": 3, "epochs": 67, "warmup_epochs": 20, "batch_size": 64},
-            "network": {"cells": 3, "channels": 16},
+            "pc_darts": {
+                **{"cells": 3, "unit": "residual", "batch_size": 64},
+                **{"epochs": 67, "warmup_epochs": 20},
+            },
+            "network": {"cells": 3, "channels": 16, "unit": "residual"},
             "training": {
                 "epochs": 40,
                 "batch_size": 128,

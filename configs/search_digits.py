@@ -25,6 +25,7 @@ def get_config():
             "search": {
                 "cells": 3,
                 "channels": 16,
+                "unit": "residual",
                 "rounds": 1,
                 "beta": 2.0,
                 "batch_size": 128,
@@ -36,12 +37,13 @@ def get_config():
                 "seed": 0,
             },
             "pc_darts": {
-                **{"cells": 3, "channels": 16, "precision": "child", "operations": OPERATIONS},
+                **{"cells": 3, "channels": 16, "precision": "child", "unit": "residual"},
+                **{"operations": OPERATIONS, "seed": 0},
                 **{"epochs": 67, "warmup_epochs": 20, "batch_size": 64, "learning_rate": 0.1},
-                **{"architecture_learning_rate": 6e-4, "seed": 0},
+                "architecture_learning_rate": 6e-4,
             },
             "guided": {
-                **{"cells": 3, "channels": 16, "unit": "paper", "learning_rate": 0.02},
+                **{"cells": 3, "channels": 16, "unit": "residual", "learning_rate": 0.02},
                 **{"first": 16, "rounds": 3, "proposals": 4, "epochs": 2},
                 **{"finalists": 2, "finalist_epochs": 6, "seed": 0},
             },
