@@ -234,6 +234,7 @@ _POOLS = ["max_pool_3x3" if edge in ((0, 2), (1, 2), (2, 5)) else "none" for edg
 POOLED = Genotype(normal=_POOLS, reduce=_POOLS)
 TRAIN = (
     "--config=configs/train_digits.py",
+    "--config.network.unit=paper",
     "--config.network.cells=1",
     "--config.network.channels=2",
     "--config.training.epochs=2",
