@@ -43,15 +43,19 @@ FASTER = {**ADAM, "learning_rate": 1e-2}
 MEANS = Unit(mean_nodes=True)
 SHORTCUTS = MEANS._replace(shortcuts=True)
 RESIDUAL = SHORTCUTS._replace(norm_first=True)
+LEARNED = SHORTCUTS._replace(rsign=True, rprelu=True)
 # The unit, the recipe, the precision, and the setting of the teacher.
 SETTINGS = {
     "paper": (Unit(), SGD, "child", None),
-    "unscaled_gradient": (Unit(scaled_gradient=False), SGD, "child", None),
+    "unscaled_gradient": (Unit(unscaled_gradient=True), SGD, "child", None),
     "adam": (Unit(), ADAM, "child", None),
     "means": (MEANS, ADAM, "child", None),
     "shortcuts": (SHORTCUTS, ADAM, "child", None),
     "residual": (RESIDUAL, ADAM, "child", None),
     "residual_1e-2": (RESIDUAL, FASTER, "child", None),
+    "rsign_rprelu": (LEARNED, ADAM, "child", None),
+    "approx_sign": (RESIDUAL._replace(approx_sign=True), ADAM, "child", None),
+    "aligned": (RESIDUAL._replace(aligned=True), ADAM, "child", None),
     "taught": (RESIDUAL, ADAM, "child", "parent_residual"),
     "taught_1e-2": (RESIDUAL, FASTER, "child", "parent_residual"),
     "parent_paper": (Unit(), SGD, "parent", None),

@@ -98,7 +98,7 @@ def binary_settings(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Unit(NamedTuple):
-    """How a network's units are built, in child and parent alike.
+    """How a network's units are built, in child and parent alike: the paper's way and these parts.
 
     Attributes:
         mean_nodes: whether a node is the mean, not the sum, of its edges. A sum of up to five BN
@@ -107,23 +107,45 @@ class Unit(NamedTuple):
         shortcuts: whether each convolution's input is added to its BN's output: averaged over 2x2
             pixels at stride 2, and over groups of channels where there are fewer filters.
         norm_first: whether a BN is in front of each activation as well.
-        scaled_gradient: whether the gradient of a 1-bit kernel alpha * sign(H) has the factor
-            alpha, as it follows from the forward pass. Without it SGD moves more signs.
+        unscaled_gradient: whether the gradient of a 1-bit kernel alpha * sign(H) leaves out the
+            factor alpha that follows from the forward pass. So SGD moves more signs.
+        rsign: whether a learned number per channel is added in front of each activation: the
+            threshold of a sign.
+        rprelu: whether a PReLU follows each convolution's BN and shortcut, between two learned
+            shifts per channel.
+        approx_sign: whether the gradient of a sign of maps is 2 (1 - |x|) instead of 1 where
+            |x| <= 1.
+        aligned: whether the dilated convolutions of stride 2 see what the other operations of
+            stride 2 see. The windows of padding "same" are around the pixels 1, 3, ..., those of
+            the paper's units around 0, 2, ... there, a pixel apart from what they are added to.
 
     References:
-        Bi-Real Net (Liu et al., 2018) for the shortcuts and the unscaled gradient.
+        Bi-Real Net (Liu et al., 2018) for the shortcuts, the unscaled gradient and `approx_sign`;
+        ReActNet (Liu et al., 2020) for `rsign` and `rprelu`.
     """
 
     mean_nodes: bool = False
     shortcuts: bool = False
     norm_first: bool = False
-    scaled_gradient: bool = True
+    unscaled_gradient: bool = False
+    rsign: bool = False
+    rprelu: bool = False
+    approx_sign: bool = False
+    aligned: bool = False
 
 
 UNITS = {
     "paper": Unit(),
-    "residual": Unit(mean_nodes=True, shortcuts=True, norm_first=True, scaled_gradient=False),
+    "residual": Unit(mean_nodes=True, shortcuts=True, norm_first=True, unscaled_gradient=True),
 }
+UNIT_NAMES = (*UNITS, *Unit._fields)
+
+
+def named_unit(names: str) -> Unit:
+    """The unit of some `UNIT_NAMES` joined by commas, such as "residual,rprelu"."""
+    given = names.split(",")
+    units = [UNITS.get(name) or Unit(**{name: True}) for name in given]
+    return Unit(*map(any, zip(*units, strict=True)))
 
 
 class Method(NamedTuple):

@@ -30,7 +30,7 @@ from cpnas_tf.catalogue import (
     SPLIT,
     STEMS,
     STRATEGIES,
-    UNITS,
+    UNIT_NAMES,
     Unit,
 )
 from cpnas_tf.files import local_path
@@ -156,7 +156,14 @@ def _bits(value: Any) -> str | None:
     return None if known else f"{' or '.join(map(str, ACTIVATIONS))} bits"
 
 
-_UNIT = one_of(UNITS)
+def _unit(value: Any) -> str | None:
+    names = value.split(",") if isinstance(value, str) else []
+    known = names and set(names) <= set(UNIT_NAMES)
+    if known or isinstance(value, Unit):
+        return None
+    return f"one or more of {', '.join(UNIT_NAMES)}, joined by commas"
+
+
 _SWITCH = _is(bool, "True or False")
 _SEED = whole(0, 2**32 - 1)
 _POSITIVE = number("a number > 0", lambda value: value > 0)
@@ -189,7 +196,7 @@ RULES = {
     "real_inputs": several(
         f"a tuple of some of {', '.join(REAL_INPUTS)}", one_of(REAL_INPUTS), least=0
     ),
-    "unit": Rule(str, lambda value: None if isinstance(value, Unit) else _UNIT.expected(value)),
+    "unit": Rule(str, _unit),
     "binarization": one_of(BINARIZATIONS),
     "activations": Rule(int, _bits),
     "drop_path": _BELOW_1,

@@ -11,7 +11,7 @@ import pytest
 from one_line import assert_one_line
 
 from cpnas_tf import settings
-from cpnas_tf.catalogue import METHODS, SPLITS
+from cpnas_tf.catalogue import METHODS, SPLITS, Unit
 from cpnas_tf.settings import RULES, SECTIONS, SettingError, check
 
 
@@ -82,6 +82,11 @@ def test_wrong_values_are_refused_by_name(name):
         ("learning_rate", (1e-3, 1, 3e38), {0: "a number > 0", -1: "a number > 0"}),
         ("beta", (-1, 0.33, 0), {math.inf: "a finite number"}),
         ("stem", ("cifar",), {"foo": "one of cifar, imagenet"}),
+        (
+            "unit",
+            ("paper", "residual,rprelu", Unit(rsign=True)),
+            {"best": "paper, residual, mean_nodes,", "": "joined by commas", "paper,": "by commas"},
+        ),
         ("method", (*METHODS,), {"foo": f"one of {', '.join(METHODS)}"}),
         (
             "name",

@@ -14,7 +14,8 @@ import tensorflow as tf
 from cpnas_tf import settings
 from cpnas_tf.catalogue import Unit
 from cpnas_tf.genotypes import CELL_TYPES, EDGES, INPUT_NODES, NODES, Genotype
-from cpnas_tf.networks.units import DropPath, LarqUnits, check_keras
+from cpnas_tf.networks.layers import DropPath
+from cpnas_tf.networks.units import LarqUnits, check_keras
 from cpnas_tf.operations import OPERATION_FUNCTIONS
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -194,9 +195,10 @@ def build_network(
         real_inputs: the convolutions whose input a child leaves real, of `catalogue.REAL_INPUTS`:
             ("depthwise",) is the paper's `*`, ("depthwise", "preprocessing") its `**`. A parent's
             are all real.
-        unit: how the units are built: "paper", "residual" (nodes are means, shortcuts around the
-            convolutions, a BN in front of each activation, the kernels' gradient without alpha), or
-            a `catalogue.Unit` of some of these.
+        unit: how the units are built: "paper"; "residual" (nodes are means, shortcuts around the
+            convolutions, a BN in front of each activation, the kernels' gradient without alpha);
+            these and single parts joined by commas, such as "residual,rprelu"; or a
+            `catalogue.Unit`, which says what the parts are.
         binarization: how a child's kernels and signs are made, of `catalogue.BINARIZATIONS`: as in
             "cpnas", or as in the papers "xnor", "bireal", "pcnn" or "bonn".
         activations: the bits of a child's, 1 or 32. With 32, where the kernels alone are 1-bit, it

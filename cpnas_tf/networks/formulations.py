@@ -51,7 +51,16 @@ def _with_gradient(op_type: str, gradient: str) -> AbstractContextManager[None]:
 
 def ste_sign(x: tf.Tensor) -> tf.Tensor:
     """Larq's `ste_sign`: -1 where x < 0, else +1; the gradient passes where |x| <= 1."""
-    with _with_gradient("Sign", "CpnasSteSign"):
+    return _sign(x, "CpnasSteSign")
+
+
+def approx_sign(x: tf.Tensor) -> tf.Tensor:
+    """Larq's `approx_sign`: the same with the gradient 2 (1 - |x|) where |x| <= 1."""
+    return _sign(x, "CpnasApproxSign")
+
+
+def _sign(x, gradient):
+    with _with_gradient("Sign", gradient):
         signs = tf.sign(x)
     with _with_gradient("Sign", "CpnasIdentity"):
         return tf.sign(signs + 0.5)  # sign(0) = +1
@@ -69,6 +78,11 @@ def _ste_sign_gradient(op, dy):
         narrow_range=True,
     )
     return tf.cast(gradient, dy.dtype)
+
+
+@tf.RegisterGradient("CpnasApproxSign")
+def _approx_sign_gradient(op, dy):
+    return dy * 2 * tf.nn.relu(1 - tf.abs(op.inputs[0]))
 
 
 @tf.RegisterGradient("CpnasIdentity")

@@ -22,15 +22,14 @@ References:
 """
 
 import collections
-import random
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import larq as lq
 import tensorflow as tf
 
-from cpnas_tf.catalogue import UNITS, Unit
+from cpnas_tf.catalogue import Unit, named_unit
 from cpnas_tf.networks.binarizations import find_binarization, kernel_quantizer
+from cpnas_tf.networks.layers import ChannelMeans, ChannelShift, RPReLU
 from cpnas_tf.networks.quantizers import Relu
 from cpnas_tf.settings import check
 
@@ -53,58 +52,6 @@ def check_keras() -> None:
         )
 
 
-class _State(tf.train.Checkpoint):
-    """Holds variables that Keras takes for no weights, but looks for in a checkpoint."""
-
-    @tf.train.Checkpoint.save_counter.setter  # type: ignore[untyped-decorator]
-    def save_counter(self, value: Any) -> None:
-        """Lets a SavedModel be loaded, which sets all that was saved; nothing is counted here."""
-
-
-@lq.utils.register_keras_custom_object
-class DropPath(tf.keras.layers.Layer):
-    """Drops an edge, for some images of a training batch, and makes up for it in the others.
-
-    In training each image's maps are multiplied by 0 with the probability scale * rate, else by
-    1 / (1 - scale * rate); in inference nothing is done. Scale and the random generator are in a
-    model's checkpoints, but are no weights. The generator's seed is drawn from Python's `random`,
-    which `tf.keras.utils.set_random_seed` seeds.
-
-    Args:
-        rate: probability, in [0, 1).
-
-    Attributes:
-        scale: float32 variable in [0, 1], at first 1.
-
-    References:
-        FractalNet (Larsson et al., 2017), section 4, as used in DARTS.
-    """
-
-    def __init__(self, rate: float, **settings: Any) -> None:
-        super().__init__(**settings)
-        check(drop_path=rate)
-        self.rate = rate
-        self._state = _State(
-            scale=tf.Variable(1.0, trainable=False, name="scale"),
-            generator=tf.random.Generator.from_seed(random.randrange(2**31)),
-        )
-
-    @property
-    def scale(self) -> tf.Variable:
-        return self._state.scale
-
-    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Drops some images' `[height, width, channels]` of `[batch, height, width, channels]`."""
-        if not training:
-            return x
-        keep = 1.0 - self.scale * self.rate
-        kept = self._state.generator.uniform([tf.shape(x)[0], 1, 1, 1]) < keep
-        return x * tf.cast(tf.where(kept, 1.0 / keep, 0.0), x.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate}
-
-
 def further(x: tf.Tensor) -> tf.Tensor:
     """Maps `[batch, height, width, ...]` without their first row and their first column.
 
@@ -114,40 +61,14 @@ def further(x: tf.Tensor) -> tf.Tensor:
     return tf.slice(x, [0, 1, 1, *[0] * others], [-1] * len(x.shape))
 
 
-def channel_means(x: tf.Tensor, filters: int) -> tf.Tensor:
-    """Maps `[batch, height, width, groups * filters]` averaged over the groups of channels."""
-    shape = [-1, *x.shape[1:3], x.shape[-1] // filters, filters]
-    return tf.reduce_mean(tf.reshape(x, shape), axis=3)
-
-
-@lq.utils.register_keras_custom_object
-class ChannelMeans(tf.keras.layers.Layer):
-    """`channel_means` as a layer: the shortcut around a convolution that has fewer filters.
-
-    Args:
-        filters: channels of the output; those of the input are a multiple.
-    """
-
-    def __init__(self, filters: int, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.filters = filters
-
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Averages `[batch, height, width, channels]` to `[batch, height, width, filters]`."""
-        return channel_means(x, self.filters)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "filters": self.filters}
-
-
 def find_unit(unit: str | Unit) -> Unit:
-    """The `Unit` of a name of `UNITS`, or the one given.
+    """The `Unit` of some names, see `catalogue.named_unit`, or the one given.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if a name is unknown.
     """
     check(unit=unit)
-    return unit if isinstance(unit, Unit) else UNITS[unit]
+    return unit if isinstance(unit, Unit) else named_unit(unit)
 
 
 class Units:
@@ -156,7 +77,7 @@ class Units:
     Args:
         precision: "child" or "parent".
         real_inputs: the kinds of `REAL_INPUTS` whose input a child does not binarize.
-        unit: a name of `UNITS`, or a `Unit`.
+        unit: names, as `find_unit` takes them, or a `Unit`.
         binarization: of a child's convolutions, a name of `BINARIZATIONS`.
         activations: the bits of a child's, 1 or 32; with 32 it has the parent's ReLU.
     """
@@ -168,6 +89,8 @@ class Units:
     _halves: Callable[..., list[tf.Tensor]]
     _depthwise: Callable[..., tf.Tensor]
     _batch_norm: Callable[..., tf.Tensor]
+    _channel_shift: Callable[..., tf.Tensor]
+    _rprelu: Callable[..., tf.Tensor]
     _halved: Callable[..., tf.Tensor]
     _channel_means: Callable[..., tf.Tensor]
     _mean: Callable[..., tf.Tensor]
@@ -191,18 +114,24 @@ class Units:
         self._counts: collections.Counter[str] = collections.Counter()
 
     def activation(self, kind: str) -> str | None:
-        """What is before a convolution of this kind: "sign", "relu" or None."""
+        """What is before a convolution of this kind: "sign", "approx_sign", "relu" or None."""
         if not self.child or self._activations != 1:
             return "relu"
-        return None if kind in self._real_inputs else "sign"
+        if kind in self._real_inputs:
+            return None
+        return "approx_sign" if self.unit.approx_sign else "sign"
 
     def zeros_like(self, x: tf.Tensor) -> tf.Tensor:
         """Zeros of a tensor's shape, whatever is in it."""
         return tf.zeros_like(x)
 
     def every_other(self, x: tf.Tensor) -> tf.Tensor:
-        """Every other row and column of maps `[batch, height, width, channels]`, from the first."""
-        return x[:, ::2, ::2]
+        """Every other row and column of maps `[batch, height, width, channels]`.
+
+        From the first or, in an aligned unit, from the second.
+        """
+        first = int(self.unit.aligned)
+        return x[:, first::2, first::2]
 
     def name(self, kind: str) -> str:
         """A name for the next part of this kind in the current scope."""
@@ -212,28 +141,35 @@ class Units:
 
     def pointwise(self, x: tf.Tensor, filters: int, *, kind: str = "pointwise") -> tf.Tensor:
         """Activation, 1x1 convolution, BN."""
-        y = self._batch_norm(self._pointwise(self._normalized(x), filters, kind))
+        y = self._batch_norm(self._pointwise(self._in_front(x), filters, kind))
         return self._around(x, y)
 
     def factorized_reduction(
         self, x: tf.Tensor, filters: int, *, kind: str = "pointwise"
     ) -> tf.Tensor:
         """Activation, two stride-2 1x1 convolutions, the second a pixel further, BN."""
-        halves = self._halves(self._normalized(x), filters // 2, kind)
+        halves = self._halves(self._in_front(x), filters // 2, kind)
         return self._around(x, self._batch_norm(self.concatenate(halves)))
 
     def depthwise(
         self, x: tf.Tensor, size: int, *, stride: int = 1, dilation: int = 1
     ) -> tf.Tensor:
         """Activation, depthwise convolution, BN."""
-        y = self._depthwise(self._normalized(x), size, stride=stride, dilation=dilation)
+        y = self._depthwise(self._in_front(x), size, stride=stride, dilation=dilation)
         return self._around(x, self._batch_norm(y))
 
-    def _normalized(self, x):
-        return self._batch_norm(x) if self.unit.norm_first else x
+    def _in_front(self, x):
+        """What a unit's activation gets of its input x."""
+        x = self._batch_norm(x) if self.unit.norm_first else x
+        return self._channel_shift(x) if self.unit.rsign else x
 
     def _around(self, x, y):
-        """A unit's output with the shortcut around it, if it has one: maps x of the same width."""
+        """The output of a unit on x that convolves and normalizes to y."""
+        y = self._with_shortcut(x, y)
+        return self._rprelu(y) if self.unit.rprelu else y
+
+    def _with_shortcut(self, x, y):
+        """Maps y plus the shortcut, if there is one: maps x of the same width."""
         filters = y.shape[-1]
         if not self.unit.shortcuts or x.shape[-1] % filters:
             return y
@@ -253,14 +189,15 @@ class LarqUnits(Units):
 
     def _quantizers(self, kind, **binary):
         """A convolution's arguments for its activation and, in a child, those of a 1-bit kernel."""
-        quantizer = {"sign": self._sign, "relu": Relu(), None: None}[self.activation(kind)]
+        activation = self.activation(kind)
+        quantizer = {"sign": self._sign, "relu": Relu()}.get(activation, activation)
         return {"input_quantizer": quantizer, **(binary if self.child else {})}
 
     def _kernel_quantizer(self, *, depthwise=False):
         return kernel_quantizer(
             self._binarization,
             depthwise=depthwise,
-            unscaled_gradient=not self.unit.scaled_gradient,
+            unscaled_gradient=self.unit.unscaled_gradient,
         )
 
     def _convolution(self, x, filters, *, size=1, stride=1, padding="same", **quantizers):
@@ -298,6 +235,12 @@ class LarqUnits(Units):
 
     def _channel_means(self, x, filters):
         return ChannelMeans(filters, name=self.name("channel_means"))(x)
+
+    def _channel_shift(self, x):
+        return ChannelShift(name=self.name("shift"))(x)
+
+    def _rprelu(self, x):
+        return RPReLU(name=self.name("rprelu"))(x)
 
     def _mean(self, parts):
         return tf.keras.layers.average(parts)

@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from cpnas_tf.catalogue import Unit
 from cpnas_tf.networks import formulations
-from cpnas_tf.networks.formulations import ste_sign
+from cpnas_tf.networks.formulations import approx_sign, ste_sign
+from cpnas_tf.networks.layers import INITIAL_SLOPE, channel_means, rprelu
 from cpnas_tf.networks.quantizers import filter_scale, unscaled_gradient
-from cpnas_tf.networks.units import BN_EPSILON, Units, channel_means
+from cpnas_tf.networks.units import BN_EPSILON, Units
 from cpnas_tf.settings import SettingError
 
 
@@ -128,15 +129,16 @@ class BankUnits(Units):
         self.edge_counts: dict[tuple[int, int], tf.Tensor] = {}
 
     def _activated(self, x, kind):
-        return {"sign": ste_sign, "relu": tf.nn.relu, None: tf.identity}[self.activation(kind)](x)
+        functions = {"sign": ste_sign, "approx_sign": approx_sign, "relu": tf.nn.relu}
+        return functions.get(self.activation(kind), tf.identity)(x)
 
     def _kernel(self, kind, shape, *, binary, depthwise=False):
         kernel = self._take(self.name(kind), shape, "glorot_uniform")
         if binary:
             scale = tf.stop_gradient(filter_scale(kernel, depthwise=depthwise))
             signs = ste_sign(kernel)
-            scaled = self.unit.scaled_gradient
-            kernel = scale * signs if scaled else unscaled_gradient(signs, scale)
+            unscaled = self.unit.unscaled_gradient
+            kernel = unscaled_gradient(signs, scale) if unscaled else scale * signs
         return tf.cast(kernel, self._dtype)
 
     def _batch_norm(self, x):
@@ -160,13 +162,21 @@ class BankUnits(Units):
         return [self._pointwise(part, filters, kind) for part in parts]
 
     def every_other(self, x: tf.Tensor) -> tf.Tensor:
-        return formulations.every_other(x)
+        return formulations.every_other(x, first=int(self.unit.aligned))
 
     def _halved(self, x):
         return tf.nn.avg_pool2d(x, 2, 2, "VALID")
 
     def _channel_means(self, x, filters):
         return channel_means(x, filters)
+
+    def _channel_shift(self, x):
+        return x + tf.cast(self._take(self.name("shift"), [x.shape[-1]], 0.0), x.dtype)
+
+    def _rprelu(self, x):
+        name = self.name("rprelu")
+        numbers = [self._take(name, [x.shape[-1]], value) for value in (0.0, INITIAL_SLOPE, 0.0)]
+        return rprelu(x, *(tf.cast(number, x.dtype) for number in numbers))
 
     def node(self, parts: Sequence[tf.Tensor], *, cell: int, target: int) -> tf.Tensor:
         count = self.edge_counts.get((cell, target))

@@ -238,7 +238,7 @@ def test_what_is_refused(settings, message):
 
 def test_a_unit_without_the_factor_alpha_has_none_in_any_binarization():
     for name in ("xnor", "bonn"):
-        unit = Unit(scaled_gradient=False)
+        unit = Unit(unscaled_gradient=True)
         network = build_network(GENOTYPE, **NETWORK, binarization=name, unit=unit)
         assert all(kernel.unscaled_gradient for _, kernel in quantizers(network))
         assert all(binarizes_input(layer) for layer in network.layers if "depthwise" in layer.name)

@@ -16,7 +16,8 @@ from cpnas_tf.networks.cells import (
     reduction_cells,
     scale_drop_path,
 )
-from cpnas_tf.networks.units import DropPath, LarqUnits
+from cpnas_tf.networks.layers import DropPath
+from cpnas_tf.networks.units import LarqUnits
 
 SETTINGS = {"input_shape": (8, 8, 1), "classes": 3, "cells": 3, "channels": 4}
 # Each cell has each operation, on edges of both strides.

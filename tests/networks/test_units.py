@@ -10,7 +10,7 @@ import tensorflow as tf
 from cpnas_tf.catalogue import PRECISIONS, Unit
 from cpnas_tf.genotypes import OPERATIONS
 from cpnas_tf.networks.quantizers import DepthwiseMagnitudeAwareSign
-from cpnas_tf.networks.units import DropPath, LarqUnits, further
+from cpnas_tf.networks.units import LarqUnits, further
 from cpnas_tf.operations import OPERATION_FUNCTIONS
 
 SHAPE = (6, 8, 4)
@@ -130,11 +130,18 @@ class NumpyResidualUnits(NumpyUnits):
     """The same with a BN in front of each activation and a shortcut around each convolution."""
 
     def around(self, x, front, convolve, behind, kind="pointwise"):
-        y = self.batch_norm(behind, convolve(self.activation(self.batch_norm(front, x), kind)))
+        seen = self.shifted(self.batch_norm(front, x))
+        y = self.batch_norm(behind, convolve(self.activation(seen, kind)))
         if y.shape[1] < x.shape[1]:
             x = (x[:, ::2] + x[:, 1::2])[:, :, ::2] / 4 + (x[:, ::2] + x[:, 1::2])[:, :, 1::2] / 4
         groups = x.shape[-1] // y.shape[-1]
-        return y + x.reshape(*x.shape[:3], groups, -1).mean(axis=3)
+        return self.rprelu(y + x.reshape(*x.shape[:3], groups, -1).mean(axis=3))
+
+    def shifted(self, x):
+        return x
+
+    def rprelu(self, y):
+        return y
 
     def separable(self, number, x, size, *, stride=1, dilation=1):
         mark = "" if number == 1 else f"_{number}"
@@ -157,6 +164,26 @@ class NumpyResidualUnits(NumpyUnits):
             return np.concatenate([self.pointwise(*part) for part in parts.items()], axis=-1)
 
         return self.around(x, "bn", halves, "bn_2", kind)
+
+
+class NumpyLearnedUnits(NumpyResidualUnits):
+    """The same with RSign and RPReLU, in the order of the units."""
+
+    def __init__(self, model, precision):
+        super().__init__(model, precision)
+        self.marks = {name: iter(("", "_2", "_3", "_4")) for name in ("shift", "rprelu")}
+
+    def learned(self, name):
+        return self.weights(name + next(self.marks[name]))
+
+    def shifted(self, x):
+        (shift,) = self.learned("shift")
+        return x + shift
+
+    def rprelu(self, y):
+        threshold, slope, offset = self.learned("rprelu")
+        y = y - threshold
+        return np.where(y > 0, y, slope * y) + offset
 
 
 def average_without_padding(x, *, stride):
@@ -205,6 +232,34 @@ def test_operation_of_residual_units_is_what_numpy_computes(operation, stride, p
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("operation", "stride"), [("skip_connect", 2), ("sep_conv_3x3", 2)])
+def test_operation_of_units_with_learned_shifts_is_what_numpy_computes(
+    operation, stride, precision
+):
+    x = images()
+    model = operation_model(operation, stride, precision, unit="residual,rsign,rprelu,approx_sign")
+    numpy_units = NumpyLearnedUnits(model, precision)
+    result = expected(operation, numpy_units, x.astype("float64"), stride)
+    np.testing.assert_allclose(model(x), result, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_aligned_operations_of_stride_2_are_around_the_same_pixels(size):
+    """Around 1, 3, ..., as TensorFlow's windows of padding "same" are in maps of even size."""
+    x = images()
+    model = operation_model(f"dil_conv_{size}x{size}", 2, "child", unit="aligned")
+    result = NumpyUnits(model, "child").separable(1, x.astype("float64"), size, dilation=2)
+    np.testing.assert_allclose(model(x), result[:, 1::2, 1::2], rtol=1e-4, atol=1e-4)
+    centre = np.zeros([size, size, 4, 1])
+    centre[size // 2, size // 2] = 1
+    for kind in ("dil", "sep"):
+        model = operation_model(f"{kind}_conv_{size}x{size}", 2, "parent", unit="aligned")
+        model.get_layer("depthwise").set_weights([centre])
+        found = output_of(model, "depthwise", x)
+        np.testing.assert_array_equal(found, np.maximum(x, 0)[:, 1::2, 1::2])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("filters", [4, 2, 1, 3, 8])
 def test_the_shortcut_around_fewer_filters_is_the_mean_of_groups(filters, precision):
     """Where the filters divide the channels; else there is none."""
@@ -238,8 +293,12 @@ def test_a_node_is_the_sum_or_the_mean_of_its_edges(unit, divided, count):
 
 def test_parts_of_a_unit_can_be_chosen_and_unknown_ones_are_refused():
     assert LarqUnits("child", unit=Unit(shortcuts=True)).unit == Unit(shortcuts=True)
-    with pytest.raises(ValueError, match="unit must be one of paper, residual, received: 'best'"):
-        LarqUnits("child", unit="best")
+    for names in ("rsign,mean_nodes", "paper,mean_nodes,rsign"):
+        assert LarqUnits("child", unit=names).unit == Unit(mean_nodes=True, rsign=True)
+    residual = LarqUnits("child", unit="residual").unit
+    assert LarqUnits("child", unit="residual,rprelu").unit == residual._replace(rprelu=True)
+    with pytest.raises(ValueError, match="unit must be one or more of paper, .*: 'residual,best'"):
+        LarqUnits("child", unit="residual,best")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -435,80 +494,6 @@ def test_the_auxiliary_classifier_is_darts(size, window, stride):
     np.testing.assert_allclose(model(x), logits, rtol=1e-4, atol=1e-3 * np.abs(logits).max())
 
 
-class TestDropPath:
-    def test_drops_some_images_and_makes_up_for_it_in_the_others(self):
-        tf.keras.utils.set_random_seed(0)
-        layer, x = DropPath(0.25), tf.constant(images(batch=4000))
-        y = layer(x, training=True).numpy()
-        kept = np.any(y != 0, axis=(1, 2, 3))
-        assert 0.22 < 1 - kept.mean() < 0.28
-        np.testing.assert_allclose(
-            y, x / 0.75 * kept[:, np.newaxis, np.newaxis, np.newaxis], rtol=1e-6
-        )
-
-    def test_does_nothing_in_inference(self):
-        layer, x = DropPath(0.9), tf.constant(images())
-        for settings in ({}, {"training": False}):
-            np.testing.assert_array_equal(layer(x, **settings), x)
-
-    def test_its_rate_is_scaled_without_a_new_trace(self):
-        tf.keras.utils.set_random_seed(0)
-        layer, x, traces = DropPath(0.5), tf.ones([2000, 1, 1, 1]), []
-
-        @tf.function
-        def dropped():
-            traces.append(None)
-            return tf.reduce_mean(tf.cast(layer(x, training=True) == 0, tf.float32))
-
-        for scale, rate in ((1, 0.5), (0.4, 0.2), (0, 0)):
-            layer.scale.assign(scale)
-            assert abs(float(dropped()) - rate) < 0.04
-        assert len(traces) == 1
-        np.testing.assert_array_equal(layer(x, training=True), x)
-
-    def test_a_checkpoint_has_its_state_and_weights_have_not(self, tmp_path):
-        x = tf.ones([64, 1, 1, 1])
-
-        def make():
-            inputs = tf.keras.Input([1, 1, 1])
-            return tf.keras.Model(inputs, DropPath(0.5, name="drop_path")(inputs))
-
-        model = make()
-        assert model.weights == []
-        model(x, training=True)
-        model.get_layer("drop_path").scale.assign(0.75)
-        path = tf.train.Checkpoint(model=model).write(str(tmp_path / "checkpoint"))
-        expected = [model(x, training=True).numpy() for _ in range(3)]
-        assert not np.array_equal(expected[0], expected[1])
-        again = make()
-        tf.train.Checkpoint(model=again).read(path).assert_consumed()
-        for masks in expected:
-            np.testing.assert_array_equal(again(x, training=True), masks)
-
-    def test_keras_seed_decides(self):
-        x, masks = tf.ones([64, 1, 1, 1]), []
-        for seed in (0, 0, 1):
-            tf.keras.utils.set_random_seed(seed)
-            masks.append([DropPath(0.5)(x, training=True).numpy() for _ in range(2)])
-        np.testing.assert_array_equal(masks[0], masks[1])
-        assert not np.array_equal(masks[0], masks[2])
-        assert not np.array_equal(*masks[0])
-
-    @pytest.mark.parametrize("name", ["model.keras", "model.h5", "saved_model"])
-    @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
-    def test_keras_saves_and_loads_it(self, name, tmp_path):
-        inputs = tf.keras.Input([2, 2, 1])
-        model = tf.keras.Model(inputs, DropPath(0.25, name="drop")(inputs))
-        model.save(tmp_path / name)
-        layer = tf.keras.models.load_model(tmp_path / name).get_layer("drop")
-        assert (type(layer), layer.rate) == (DropPath, 0.25)
-
-    @pytest.mark.parametrize("rate", [1, 1.5, -0.1, "0.1", True, None, float("nan")])
-    def test_an_impossible_rate_is_refused(self, rate):
-        with pytest.raises(ValueError, match=r"drop_path must be a number in \[0, 1\), received: "):
-            DropPath(rate)
-
-
 def test_bn_moves_its_averages_by_a_tenth():
     model = operation_model("avg_pool_3x3", 2, "parent")
     x = images(batch=8)
@@ -531,10 +516,12 @@ def test_depthwise_sign_scales_each_channel_by_its_mean_magnitude():
     np.testing.assert_array_equal(np.sign(quantized), sign(kernel))
 
 
+@pytest.mark.parametrize("unit", ["paper", "approx_sign,unscaled_gradient"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_gradients_are_straight_through_where_the_magnitude_is_at_most_one(precision):
+def test_gradients_are_straight_through_where_the_magnitude_is_at_most_one(precision, unit):
     """By hand, of a pointwise unit without its BN: y = activation(x) kernel, loss = sum of r y."""
-    layer = built(lambda units, x: units.pointwise(x, 5), precision).get_layer("convolution")
+    model = built(lambda units, x: units.pointwise(x, 5), precision, unit=unit)
+    layer = model.get_layer("convolution")
     x = images(batch=2) * 1.5
     r = np.random.default_rng(2).normal(size=(2, 6, 8, 5)).astype("float32")
     inputs = tf.constant(x)
@@ -548,10 +535,12 @@ def test_gradients_are_straight_through_where_the_magnitude_is_at_most_one(preci
         alpha = np.abs(kernel).mean(axis=0)
         activated, seen = sign(x), alpha * sign(kernel)
         passes, kernel_gradient = np.abs(x) <= 1, alpha * (np.abs(kernel) <= 1)
+        if unit != "paper":
+            passes, kernel_gradient = 2 * np.maximum(1 - np.abs(x), 0), np.abs(kernel) <= 1
     else:
         activated, seen = np.maximum(x, 0), kernel
         passes, kernel_gradient = x > 0, 1
-    assert 0 < passes.mean() < 1
+    assert 0 < (passes > 0).mean() < 1
     np.testing.assert_allclose(by_inputs, passes * (r @ seen.T), rtol=1e-4, atol=1e-5)
     outer = np.einsum("bhwi,bhwo->io", activated, r)
     np.testing.assert_allclose(by_kernel[0, 0], kernel_gradient * outer, rtol=1e-4, atol=1e-4)

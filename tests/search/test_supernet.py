@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from cpnas_tf.catalogue import PRECISIONS
 from cpnas_tf.genotypes import EDGES, OPERATIONS, Genotype
+from cpnas_tf.networks.formulations import approx_sign, ste_sign
 from cpnas_tf.networks.quantizers import binarizes_input
 from cpnas_tf.search import supernet as supernet_module
-from cpnas_tf.search.banks import ste_sign
 from cpnas_tf.search.supernet import Supernet
 
 SETTINGS = {"input_shape": (8, 8, 1), "classes": 3, "cells": 3, "channels": 4}
@@ -169,16 +169,20 @@ def eager_value_and_gradient(function, x, dy):
 
 
 @pytest.mark.parametrize("place", [lambda function: function, in_a_dispatch])
-def test_ste_sign_is_larqs(place):
+@pytest.mark.parametrize(
+    ("ours", "larqs"),
+    [(ste_sign, lq.quantizers.SteSign()), (approx_sign, lq.quantizers.ApproxSign())],
+)
+def test_signs_are_larqs(ours, larqs, place):
     thresholds = np.float32([0.0, -0.0, 1, -1, 2, -2, 1e-20, -1e-20, 1e6, -1e6])
     beyond = np.nextafter(np.float32([1, -1]), np.float32([2, -2]))
     within = np.nextafter(np.float32([1, -1]), np.float32(0))
     noise = np.random.default_rng(0).normal(size=50).astype("float32")
     x = np.concatenate([thresholds, beyond, within, noise])
     dy = np.random.default_rng(1).normal(size=x.shape).astype("float32")
-    wanted = eager_value_and_gradient(lq.quantizers.SteSign(), x, dy)
-    for ours, larqs in zip(value_and_gradient(place(ste_sign), x, dy), wanted, strict=True):
-        np.testing.assert_array_equal(ours, larqs)
+    wanted = eager_value_and_gradient(larqs, x, dy)
+    for found, expected in zip(value_and_gradient(place(ours), x, dy), wanted, strict=True):
+        np.testing.assert_array_equal(found, expected)
     assert set(np.unique(wanted[0])) == {-1, 1}
     assert 0 < np.count_nonzero(wanted[1]) < x.size
 
@@ -342,6 +346,24 @@ def test_a_part_of_the_channels_cannot_be_derived_nor_cut():
         supernet.derive(rotated(0))
     with pytest.raises(ValueError, match="channels must be a multiple of partial = 3, .*: 4"):
         Supernet(precision="child", **SETTINGS, partial=3)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_supernet_of_units_with_all_parts_is_what_it_derives(precision):
+    engine = Engine(
+        precision,
+        unit="residual,rsign,rprelu,approx_sign,aligned",
+        operations=("none", "skip_connect", "dil_conv_3x3"),
+        cells=1,
+    )
+    genotype = Genotype.from_choices(["skip_connect", "dil_conv_3x3"] * 14)
+    for seed in range(3):
+        engine.train(genotype, seed=seed, learning_rate=0.1)
+    state, errors = engine.state(), []
+    for seed in range(3):
+        engine.restore(state)
+        errors.append(gradient_error(engine, genotype, seed=seed))
+    assert min(errors) < 0.02
 
 
 def test_a_supernet_of_some_operations_has_no_others():

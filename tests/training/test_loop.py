@@ -32,8 +32,8 @@ from small_training import (
 
 from cpnas_tf import data, devices, training
 from cpnas_tf.data import datasets
+from cpnas_tf.networks.layers import DropPath
 from cpnas_tf.networks.quantizers import one_bit_kernels
-from cpnas_tf.networks.units import DropPath
 from cpnas_tf.runs.history import TIMES, read
 from cpnas_tf.training import loop
 
