@@ -5,7 +5,9 @@ cpnas profile --model=wrn22|wrn22_1bit|resnet18|resnet18_1bit|birealnet18 [--con
 
 The config is one of `cpnas train`, whose data set is not read. With --model it gives the images'
 size, the number of classes and how kernels and activations are binarized. Prints a table, with
-WRN-22 beside it, or with --json one JSON object. --csv=FILE writes the layers.
+WRN-22 beside it, or with --json one JSON object. --csv=FILE writes the layers. By the paper's
+rule convolutions and classifier count; what is "whole" has batch normalizations, shortcuts, means
+and pools as well.
 """
 
 import json
@@ -92,12 +94,14 @@ def _print_comparison(profile, *, on_cifar10):
     from cpnas_tf.reports.paper_tables import TABLE_3
     from cpnas_tf.runs.progress import text_table
 
-    memory, flops = profile["memory_mbit"], profile["flops_m"]
-    saving, speedup = profile["memory_saving"], profile["speedup"]
-    rows = {
-        "this network": (memory, flops, saving, speedup if on_cifar10 else None),
-        "WRN-22, real, on CIFAR-10": (memory * saving, flops * speedup, 1, 1),
-    }
+    rows = {}
+    for prefix, whole in (("", ""), ("whole_", ", whole")):
+        memory, flops = profile[f"{prefix}memory_mbit"], profile[f"{prefix}flops_m"]
+        saving, speedup = profile[f"{prefix}memory_saving"], profile[f"{prefix}speedup"]
+        rows |= {
+            f"this network{whole}": (memory, flops, saving, speedup if on_cifar10 else None),
+            f"WRN-22, real, on CIFAR-10{whole}": (memory * saving, flops * speedup, 1, 1),
+        }
     if on_cifar10:
         rows |= {f"paper: {name}": figures for name, figures in TABLE_3.items()}
     lines = [("", "Mbit", "MFLOPs", "saving", "speedup")]

@@ -9,7 +9,8 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
 from cpnas_tf.data.augmentation import normalize
-from cpnas_tf.export.inference import fold, logits
+from cpnas_tf.export.folding import fold
+from cpnas_tf.export.inference import logits
 
 
 def convert(

@@ -10,7 +10,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from cpnas_tf.data.augmentation import MIDDLE, Framing, normalize
 from cpnas_tf.data.decoding import decode
-from cpnas_tf.export.inference import fold, logits
+from cpnas_tf.export.folding import fold
+from cpnas_tf.export.inference import logits
 from cpnas_tf.export.packing import PackedKernels, flat
 from cpnas_tf.files import plain_path, write_atomically
 from cpnas_tf.networks.formulations import without_grappler

@@ -9,6 +9,10 @@ Decision: a 1-bit kernel on real inputs, as in the paper's `*` and `**` networks
 weight and real MACs, since no XNOR does 64 of them. That is how Table 3's bounds for BNAS (PCNN),
 1-bit weights and at least 300 MFLOPs, can be.
 
+A residual unit has more of what this rule leaves out: batch normalizations in front of the signs,
+and real additions around the convolutions. `uncounted` counts it, and `profile` has the figures by
+the paper's rule and "whole" ones with it, for the network and for WRN-22 alike.
+
 References:
     CP-NAS, section 3.4 and Table 3; XNOR-Net (Rastegari et al., 2016) for the 64.
 """
@@ -26,6 +30,8 @@ from cpnas_tf import files
 from cpnas_tf.genotypes import CHOICES, EDGES, OPERATIONS, Genotype
 from cpnas_tf.networks.binarizations import learned_scales
 from cpnas_tf.networks.cells import layer_choices
+from cpnas_tf.networks.layers import ChannelMeans, ChannelShift, RPReLU
+from cpnas_tf.networks.quantizers import binarizes_input, readers
 from cpnas_tf.networks.reference import wrn22
 
 BINARY_MACS_A_FLOP = 64
@@ -42,6 +48,7 @@ KINDS = {
 }
 
 
+UNCOUNTED_WITH_WEIGHTS = (tf.keras.layers.BatchNormalization, ChannelShift, RPReLU)
 COUNTS = ("real_parameters", "binary_parameters", "real_macs", "binary_macs", "bits", "flops")
 
 
@@ -57,7 +64,7 @@ def layer_costs(model: tf.keras.Model) -> list[dict[str, Any]]:
 
     Raises:
         ValueError: if the size of the images is open, or if a layer has weights and is neither a
-            convolution, dense nor a batch normalization.
+            convolution, dense nor of `UNCOUNTED_WITH_WEIGHTS`.
     """
     if None in model.input_shape[1:]:
         raise ValueError(f"MACs need images of a known size, received: {model.input_shape[1:]}")
@@ -67,7 +74,7 @@ def layer_costs(model: tf.keras.Model) -> list[dict[str, Any]]:
 def _is_counted(layer):
     if type(layer) in KINDS:
         return True
-    if layer.weights and not isinstance(layer, tf.keras.layers.BatchNormalization):
+    if layer.weights and not isinstance(layer, UNCOUNTED_WITH_WEIGHTS):
         raise ValueError(f"cannot count the {type(layer).__name__} layer {layer.name!r}")
     return False
 
@@ -93,6 +100,50 @@ def _count(layer):
     }
 
 
+def uncounted(model: tf.keras.Model) -> tuple[int, int]:
+    """Counts what the paper's rule leaves out, as far as it is arithmetic on real numbers.
+
+    A batch normalization has two numbers per channel and a multiply-add per pixel, but where signs
+    alone see it: there it is a threshold, one number per channel, to compare with. An addition or a
+    multiply-add is one operation. Comparisons are none: those of signs, ReLU and max pooling.
+
+    Args:
+        model: as for `layer_costs`.
+
+    Returns:
+        How many numbers there are, and how many operations for one image.
+    """
+    counts = [_uncounted(layer) for layer in model.layers]
+    numbers, operations = (sum(column) for column in zip(*counts, strict=True))
+    return numbers, operations
+
+
+def _uncounted(layer):
+    layers, channels = tf.keras.layers, layer.output_shape[-1]
+    if isinstance(layer, layers.InputLayer):
+        return 0, 0
+    size = math.prod(layer.output_shape[1:])
+    is_threshold = layer.outbound_nodes and all(map(binarizes_input, readers(layer)))
+    match layer:
+        case layers.BatchNormalization() | ChannelShift() if is_threshold:
+            return channels, 0
+        case layers.BatchNormalization():
+            return 2 * channels, size
+        case ChannelShift():
+            return channels, size
+        case RPReLU():
+            return 3 * channels, 3 * size
+        case layers.Add():
+            return 0, (len(layer.input_shape) - 1) * size
+        case layers.Average():
+            return 0, len(layer.input_shape) * size
+        case layers.AveragePooling2D():
+            return 0, math.prod(layer.pool_size) * size
+        case ChannelMeans() | layers.GlobalAveragePooling2D():
+            return 0, math.prod(layer.input_shape[1:])
+    return 0, 0
+
+
 def total(layers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """The sums of the `COUNTS` over layers, as `layer_costs` gives them."""
     return {name: sum(layer[name] for layer in layers) for name in COUNTS}
@@ -107,14 +158,16 @@ def profile(model: tf.keras.Model) -> dict[str, Any]:
     Returns:
         A dict: `parameters`, of which `binary_parameters`; `memory_mbit`, in 10^6 bits;
         `real_macs_m`, `binary_macs_m` and `flops_m`, in millions an image; `memory_saving` and
-        `speedup`, how many times WRN-22 needs the bits and the FLOPs; `layers`, as `layer_costs`
-        gives them.
+        `speedup`, how many times WRN-22 needs the bits and the FLOPs; `whole_memory_mbit`,
+        `whole_flops_m`, `whole_memory_saving` and `whole_speedup`, the same with what is
+        `uncounted`, of both networks; `layers`, as `layer_costs` gives them.
 
     Raises:
         ValueError: as `layer_costs`.
     """
-    layers = layer_costs(model)
-    costs, reference = total(layers), total(layer_costs(wrn22()))
+    layers, others = layer_costs(model), wrn22()
+    costs, reference = total(layers), total(layer_costs(others))
+    whole, whole_reference = _whole(costs, model), _whole(reference, others)
     return {
         "parameters": costs["real_parameters"] + costs["binary_parameters"],
         "binary_parameters": costs["binary_parameters"],
@@ -124,7 +177,19 @@ def profile(model: tf.keras.Model) -> dict[str, Any]:
         "flops_m": costs["flops"] / 1e6,
         "memory_saving": reference["bits"] / costs["bits"],
         "speedup": reference["flops"] / costs["flops"],
+        "whole_memory_mbit": whole["bits"] / 1e6,
+        "whole_flops_m": whole["flops"] / 1e6,
+        "whole_memory_saving": whole_reference["bits"] / whole["bits"],
+        "whole_speedup": whole_reference["flops"] / whole["flops"],
         "layers": layers,
+    }
+
+
+def _whole(costs, model):
+    numbers, operations = uncounted(model)
+    return {
+        "bits": costs["bits"] + REAL_BITS * numbers,
+        "flops": costs["flops"] + operations,
     }
 
 

@@ -1,5 +1,6 @@
 """The 1-bit kernels: alpha * sign(H), and which layers of a network have them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import larq as lq
@@ -130,6 +131,15 @@ SIGNS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSig
 def binarizes_input(layer: tf.keras.layers.Layer) -> bool:
     """Whether a layer has a sign on its input."""
     return isinstance(getattr(layer, "input_quantizer", None), SIGNS)
+
+
+def readers(layer: tf.keras.layers.Layer) -> Iterator[tf.keras.layers.Layer]:
+    """The layers of a functional model that get a layer's output, or a slice of it."""
+    for node in layer.outbound_nodes:
+        if getattr(node.layer, "symbol", None) == "slice":
+            yield from readers(node.layer)
+        else:
+            yield node.layer
 
 
 def is_depthwise(layer: tf.keras.layers.Layer) -> bool:

@@ -92,6 +92,9 @@ class TestProfile:
         assert any(line.startswith("total 45,258 4,276,224 ") for line in lines)
         assert "this network 5.72 15.99 24.16x 40.50x" in lines
         assert "WRN-22, real, on CIFAR-10 138.29 647.69 1.00x 1.00x" in lines
+        # A threshold per channel is in front of a 1-bit convolution, but where a real one looks.
+        numbers = 6 * 64 + (2 * 64 + 5 * 128) + (2 * 128 + 5 * 256) + 2 * 256
+        assert f"this network, whole {5.7247 + 32 * numbers / 1e6:.2f}" in " ".join(lines)
         assert "paper: WRN-22 (BONN), 1-bit 5.71 17.03 24.19x 28.03x" in lines
 
     def test_the_paper_is_left_out_where_its_images_are_others(self, genotype):

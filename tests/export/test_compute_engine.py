@@ -9,6 +9,7 @@ from exportable import IMAGES, make_network, normalized
 
 from cpnas_tf.data.augmentation import normalize
 from cpnas_tf.export import compute_engine, flatbuffer
+from cpnas_tf.export.bundle import ROUNDING, nearest_to_zero
 from cpnas_tf.export.packing import packable_kernels
 
 
@@ -55,6 +56,20 @@ class TestChild:
         logits = predict(converted)
         np.testing.assert_allclose(logits, expected, atol=1e-4)
         assert set(logits.argmax(axis=1)) == {0, 1, 2}
+
+    def test_of_residual_units_predicts_what_keras_does(self):
+        pytest.importorskip("larq_compute_engine")
+        network = make_network(unit="residual")
+        content = compute_engine.convert(network)
+        decided = nearest_to_zero(network, IMAGES.images) > ROUNDING
+        assert decided.mean() > 0.5
+        expected = network(normalized(IMAGES), training=False).numpy()
+        logits = predict(content)
+        np.testing.assert_allclose(logits[decided], expected[decided], atol=1e-4)
+        assert set(logits.argmax(axis=1)) == {0, 1, 2}
+        kernels = packable_kernels(network)
+        depthwise = sum("depthwise" in name for name in kernels)
+        assert operators(content)[0]["LceBconv2d"] == len(kernels) - depthwise
 
     def test_1_bit_convolutions_are_those_of_lce(self, converted):
         count, size = operators(converted)

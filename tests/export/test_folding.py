@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from exportable import make_network
+from larq.quantizers import SteSign
 
-from cpnas_tf.export.inference import fold
+from cpnas_tf.export.folding import fold
 from cpnas_tf.export.packing import packable_kernels
 from cpnas_tf.networks.units import LarqUnits
 
@@ -21,6 +22,19 @@ def random_statistics(filters, seed=0):
     random = np.random.default_rng(seed)
     gamma, beta, mean = random.normal(size=(3, filters))
     return {"gamma": gamma, "beta": beta, "mean": mean, "variance": random.random(filters)}
+
+
+def folded_of(vectors):
+    return {name for name, group in vectors.items() if len(group) == 1}
+
+
+def seers(layer):
+    """The layers behind a layer, those behind a slice as well."""
+    for node in layer.outbound_nodes:
+        if hasattr(node.layer, "input_quantizer"):
+            yield node.layer
+        elif "slice" in node.layer.name:
+            yield from seers(node.layer)
 
 
 class TestFold:
@@ -58,8 +72,10 @@ class TestFold:
     def test_a_threshold_at_a_whole_number_is_for_keras_to_round(self):
         # As before training: the threshold is 0, and n = 0 may come out as -1e-8.
         model = two_units(gamma=[1.0] * 8, beta=[0.0] * 8, mean=[0.0] * 8, variance=[1.0] * 8)
-        _, vectors, _ = fold(model)
-        assert len(vectors["bn"]) == 4
+        kernels, vectors, _ = fold(model)
+        np.testing.assert_allclose(vectors["bn"], [[0.0] * 8], atol=1e-37)  # 0 or almost
+        alpha = packable_kernels(model)["convolution"].scales
+        np.testing.assert_array_equal(kernels["convolution"].scales, alpha)
         kernels, vectors, _ = fold(model, exact=False)
         np.testing.assert_array_equal(vectors["bn"], [[-0.5] * 8])
         assert kernels["convolution"].scales == 1
@@ -72,23 +88,58 @@ class TestFold:
 
     def test_folds_where_nothing_but_signs_look(self):
         _, vectors, _ = fold(make_network())
-        folded = {name for name, group in vectors.items() if len(group) == 1}
+        folded = folded_of(vectors)
         separable = ("cell0_2_3_sep_conv_3x3", "cell0_0_4_sep_conv_5x5")
         dilated = ("cell0_1_4_dil_conv_3x3", "cell0_2_4_dil_conv_5x5")
         assert folded == {
+            "stem_bn",
             *(f"{edge}_bn{number}" for edge in separable for number in ("", "_2", "_3")),
             *(f"{edge}_bn" for edge in dilated),
         }
 
     @pytest.mark.parametrize("real_inputs", [("depthwise",), ("preprocessing",)])
-    def test_folds_no_sums_of_real_inputs_nor_what_such_convolutions_see(self, real_inputs):
+    def test_folds_nothing_that_convolutions_of_real_inputs_see(self, real_inputs):
         _, vectors, _ = fold(make_network(real_inputs=real_inputs))
-        folded = {name for name, group in vectors.items() if len(group) == 1}
-        if "depthwise" in real_inputs:  # each BN lies before or behind one of them
-            assert not folded
-        else:
-            _, plain, _ = fold(make_network())
-            assert folded == {name for name, group in plain.items() if len(group) == 1}
+        _, plain, _ = fold(make_network())
+        separable = ("cell0_2_3_sep_conv_3x3", "cell0_0_4_sep_conv_5x5")
+        seen = {f"{edge}_bn_2" for edge in separable} if "depthwise" in real_inputs else {"stem_bn"}
+        assert folded_of(vectors) == folded_of(plain) - seen
+
+    def test_in_residual_units_folds_what_is_in_front_of_the_signs(self):
+        network = make_network(unit="residual")
+        kernels, vectors, _ = fold(network)
+        front = {
+            layer.name
+            for layer in network.layers
+            if isinstance(layer, tf.keras.layers.BatchNormalization)
+            and any(isinstance(seer.input_quantizer, SteSign) for seer in seers(layer))
+        }
+        assert folded_of(vectors) == front
+        assert len(front) == len(kernels) - 1  # the two halves of the skip share one
+
+    def test_thresholds_give_the_signs_of_batch_normalization_for_every_float(self):
+        """Those beside a threshold, too, and where gamma is 0 or the threshold is far away."""
+        random = np.random.default_rng(0)
+        gamma = np.concatenate([random.normal(size=60), [0.0, 0.0, 1e-38, -1e-38]])
+        beta, mean = random.normal(size=(2, 64))
+        beta[-4:] = 1, -1, 1, -1
+        images = tf.keras.Input([4, 4, 64])
+        model = tf.keras.Model(images, LarqUnits("child", unit="norm_first").pointwise(images, 4))
+        norm = model.get_layer("bn")
+        norm.set_weights([gamma, beta, mean, random.uniform(0.1, 2, 64)])
+        kernels, vectors, _ = fold(model)
+        (thresholds,) = vectors["bn"]
+        before = packable_kernels(model)["convolution"].signs
+        negated = (before ^ kernels["convolution"].signs).all(axis=(0, 1, 3))
+        beside = [np.nextafter(thresholds, np.float32(way)) for way in (-1e30, 1e30)]
+        near = [thresholds + np.float32(1e-6) * random.normal(size=64).astype("float32")] * 5
+        noise = random.normal(size=[2000, 64]).astype("float32")
+        x = np.stack([thresholds, *beside, *near, *noise]).clip(-1e30, 1e30)
+        y = norm(np.broadcast_to(x[:, np.newaxis, np.newaxis], [len(x), 4, 4, 64])).numpy()
+        signs = np.where((x - thresholds >= 0) != negated, 1, -1)
+        for row, column in ((0, 0), (3, 2)):
+            np.testing.assert_array_equal(signs, np.where(y[:, row, column] >= 0, 1, -1))
+        assert 0 < np.mean(negated[:60]) < 1
 
     def test_a_parent_keeps_all(self):
         parent = make_network("parent")

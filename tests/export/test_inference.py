@@ -10,7 +10,8 @@ from exportable import (
     randomize_norms,
 )
 
-from cpnas_tf.export.inference import fold, logits
+from cpnas_tf.export.folding import fold
+from cpnas_tf.export.inference import logits
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.networks.cells import add_auxiliary_tower, build_network
 from cpnas_tf.networks.reference import birealnet18, wrn22_1bit
@@ -49,6 +50,7 @@ class TestLogits:
             {"binarization": "bonn"},
             {"unit": "residual"},
             {"unit": "residual", "precision": "parent"},
+            {"unit": "residual,rsign,rprelu,approx_sign,aligned"},
         ],
     )
     def test_equal_those_of_keras_with_other_settings(self, settings):

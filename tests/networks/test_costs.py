@@ -319,6 +319,53 @@ class TestNetworks:
         )
 
 
+def units_of(*calls, unit, precision="child"):
+    """A model of units of 8x8x6 maps, each a name of a method and its arguments."""
+
+    def apply(x):
+        units = LarqUnits(precision, unit=unit)
+        for name, *arguments, settings in calls:
+            x = getattr(units, name)(x, *arguments, **settings)
+        return x
+
+    return model_of(apply, (8, 8, 6))
+
+
+class TestUncounted:
+    """What the paper's rule leaves out."""
+
+    POINTWISE, FEWER = ("pointwise", 6, {}), ("pointwise", 3, {})
+    HALVED, REDUCED = ("depthwise", 3, {"stride": 2}), ("factorized_reduction", 6, {})
+
+    @pytest.mark.parametrize(
+        ("calls", "unit", "numbers", "operations"),
+        [
+            ([POINTWISE], "paper", 2 * 6, 384),
+            ([POINTWISE, POINTWISE], "paper", 6 + 2 * 6, 384),  # a threshold, a BN
+            # A threshold in front, a BN behind, which the addition of the shortcut sees.
+            ([POINTWISE], "norm_first", 6 + 2 * 6, 384),
+            ([POINTWISE], "residual", 6 + 2 * 6, 2 * 384),
+            ([FEWER], "residual", 6 + 2 * 3, 192 + 384 + 192),  # with means over two groups
+            ([HALVED], "residual", 6 + 2 * 6, 96 + 4 * 96 + 96),
+            ([REDUCED], "residual", 6 + 2 * 6, 96 + 4 * 96 + 96),
+            ([POINTWISE], "rsign,rprelu", 6 + 2 * 6 + 3 * 6, 384 + 3 * 384),
+        ],
+    )
+    def test_of_children(self, calls, unit, numbers, operations):
+        assert costs.uncounted(units_of(*calls, unit=unit)) == (numbers, operations)
+
+    def test_a_parent_has_no_thresholds(self):
+        model = units_of(self.POINTWISE, unit="residual", precision="parent")
+        assert costs.uncounted(model) == (4 * 6, 3 * 384)
+
+    def test_nodes_and_pools(self):
+        def network(x):
+            means = layers.average([x, layers.AveragePooling2D(3, 1, "same")(x)])
+            return layers.GlobalAveragePooling2D()(layers.add([x, means, layers.ReLU()(x)]))
+
+        assert costs.uncounted(model_of(network)) == (0, (9 + 2 + 2 + 1) * 81 * 6)
+
+
 class TestProfile:
     def test_wrn22_has_the_papers_costs(self):
         profile = costs.profile(wrn22())
@@ -332,12 +379,18 @@ class TestProfile:
             x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="stem")(x)
             signs = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
             x = lq.layers.QuantConv2D(16, 1, use_bias=False, name="binary", **signs)(x)
+            x = layers.BatchNormalization()(x)
             return layers.Dense(10, name="logits")(layers.GlobalAveragePooling2D()(x))
 
         profile = costs.profile(model_of(network, (32, 32, 3)))
         stem, binary, dense = 27 * 8, 8 * 16, 16 * 10
         bits = 32 * (stem + dense + 10) + binary
         flops = 1024 * stem + 1024 * binary / 64 + dense
+        # WRN-22's BN, of which each stage's first is as wide as the stage before; its three
+        # additions per stage, and its last pooling.
+        norms = 2 * (7 * 64 + 6 * 128 + 6 * 256)
+        others = 7 * 64 * 1024 + 6 * 128 * 256 + 6 * 256 * 64
+        others += 3 * (64 * 1024 + 128 * 256 + 256 * 64) + 256 * 64
         rows = profile.pop("layers")
         assert [row["name"] for row in rows] == ["stem", "binary", "logits"]
         assert profile == {
@@ -349,6 +402,14 @@ class TestProfile:
             "flops_m": flops / 1e6,
             "memory_saving": pytest.approx(32 * 4_321_482 / bits),
             "speedup": pytest.approx(647_694_848 / flops),
+            "whole_memory_mbit": pytest.approx((bits + 32 * 2 * 16) / 1e6),
+            "whole_flops_m": pytest.approx((flops + 2 * 1024 * 16) / 1e6),
+            "whole_memory_saving": pytest.approx(
+                (32 * 4_321_482 + 32 * norms) / (bits + 32 * 2 * 16)
+            ),
+            "whole_speedup": pytest.approx(
+                (647_694_848 + others) / (flops + 2 * 1024 * 16), rel=1e-9
+            ),
         }
 
     def test_the_layers_as_csv(self, tmp_path):
