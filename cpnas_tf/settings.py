@@ -290,8 +290,9 @@ SECTIONS = {
     ),
     "pc_darts": (
         *("cells", "channels", "precision", "unit", "operations", "partial", "inputs"),
-        *("epochs", "warmup_epochs", "batch_size", "learning_rate", "momentum", "weight_decay"),
-        *("gradient_clip", "architecture_learning_rate", "architecture_weight_decay"),
+        *("epochs", "warmup_epochs", "batch_size", "optimizer", "learning_rate", "momentum"),
+        *("weight_decay", "gradient_clip"),
+        *("architecture_learning_rate", "architecture_weight_decay"),
         *("augmentation", "seed"),
     ),
     "guided": (

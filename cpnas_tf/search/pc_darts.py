@@ -37,6 +37,7 @@ from cpnas_tf.runs.images import check_alike
 from cpnas_tf.runs.tensorboard import Summaries
 from cpnas_tf.search.banks import check_partial
 from cpnas_tf.search.mixed_supernet import MixedSupernet, shares
+from cpnas_tf.search.row_optimizers import find_row_optimizer
 from cpnas_tf.settings import SettingError, checked
 from cpnas_tf.training.optimizers import Adam, check_warmup, make_optimizer
 
@@ -92,8 +93,9 @@ class PCDarts:
         epochs: how often to go through the two halves.
         warmup_epochs: how many of them train the weights alone.
         batch_size: images per step, of each half.
-        learning_rate: of SGD on the weights; follows a cosine to 0.
-        momentum, weight_decay, gradient_clip: of the same, see `make_optimizer`.
+        optimizer: of the weights, "sgd" or "adam", see `make_optimizer`.
+        learning_rate: of the same; follows a cosine to 0.
+        momentum, weight_decay, gradient_clip: of the same.
         architecture_learning_rate: of Adam on alpha and beta.
         architecture_weight_decay: L2 on alpha and beta.
         augmentation: keyword arguments of `data.augmentation.augment`, for both halves.
@@ -119,6 +121,7 @@ class PCDarts:
         epochs: int = 50,
         warmup_epochs: int = 15,
         batch_size: int = 256,
+        optimizer: str = "sgd",
         learning_rate: float = 0.1,
         momentum: float = 0.9,
         weight_decay: float = 3e-4,
@@ -141,7 +144,9 @@ class PCDarts:
         _check_operations(operations)
         check_partial(channels, partial)
         check_warmup(warmup_epochs, epochs=epochs)
-        sgd: dict[str, Any] = {
+        find_row_optimizer(optimizer)  # refuses those of trainings alone
+        descent: dict[str, Any] = {
+            "learning_rate": learning_rate,
             "momentum": momentum,
             "weight_decay": weight_decay,
             "gradient_clip": gradient_clip,
@@ -170,7 +175,7 @@ class PCDarts:
             seed=seed,
         )
         self._make_optimizer = functools.partial(
-            make_optimizer, "sgd", learning_rate=learning_rate, steps=epochs * self.steps, **sgd
+            make_optimizer, optimizer, steps=epochs * self.steps, **descent
         )
         self._make_architecture_optimizer = functools.partial(
             Adam,

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from cpnas_tf.settings import SettingError
+
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # of Adam, Keras's
 
 
@@ -93,5 +95,5 @@ def find_row_optimizer(name: str) -> type[RowOptimizer]:
     """
     if name not in _ROW_OPTIMIZERS:
         known = ", ".join(_ROW_OPTIMIZERS)
-        raise ValueError(f"optimizer must be one of {known}, received: {name!r}")
+        raise SettingError("optimizer", f"optimizer must be one of {known}, received: {name!r}")
     return _ROW_OPTIMIZERS[name]

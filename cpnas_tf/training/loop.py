@@ -152,6 +152,7 @@ class Training:
                     optimizer,
                     steps=epochs * self._steps,
                     warmup_steps=warmup_epochs * self._steps,
+                    binary_kernels=_binary_kernels(model),
                     without_decay=[
                         *([] if decay_batch_norm else _batch_norm_parameters(self._trained)),
                         *([] if decay_binary_kernels else _binary_kernels(model)),

@@ -60,6 +60,56 @@ class Adam(_OrderedSums, _L2, tf.keras.optimizers.Adam):
     """Keras's Adam with `l2` times the variable added to each gradient."""
 
 
+@tf.keras.utils.register_keras_serializable("cpnas_tf")
+class Bop(Adam):
+    """Bop for 1-bit kernels, Adam for all else.
+
+    Of a kernel's gradients g Bop keeps the mean m = m + gamma (g - m). A weight w whose sign m has,
+    with |m| > threshold, becomes -w. So alpha = mean |w| stays what it was.
+
+    Decision: gamma follows the learning rate, of which it is a share.
+
+    Larq's `Bop` and `CaseOptimizer` are for Keras's earlier optimizers and for kernels of +-1.
+
+    Args:
+        args, kwargs: of `Adam`.
+        binary_kernels: the kernels; they are not in the optimizer's config.
+        threshold: of |m|.
+        gamma_share: gamma over the learning rate.
+
+    References:
+        Helwegen et al., "Latent Weights Do Not Exist: Rethinking Binarized Neural Network
+        Optimization", NeurIPS 2019.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        binary_kernels: Collection[tf.Variable] = (),
+        threshold: float = 1e-8,
+        gamma_share: float = 0.01,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._binary = {self._var_key(kernel) for kernel in binary_kernels}
+        self._threshold, self._gamma_share = threshold, gamma_share
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        key = self._var_key(variable)
+        if key not in self._binary:
+            super().update_step(gradient, variable)
+            return
+        gamma = self._gamma_share * tf.cast(self.learning_rate, variable.dtype)
+        mean = self._momentums[self._index_dict[key]]
+        mean.assign_add(gamma * (gradient - mean))
+        turns = tf.sign(variable) * mean > self._threshold
+        variable.assign(tf.where(turns, -variable, variable))
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"threshold": self._threshold, "gamma_share": self._gamma_share}
+        return {**super().get_config(), **own}
+
+
 def check_warmup(warmup_epochs: int, *, epochs: int) -> None:
     """Raises ValueError unless epochs are left after the warm-up."""
     if warmup_epochs >= epochs:
@@ -78,18 +128,20 @@ def make_optimizer(
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     without_decay: Collection[tf.Variable] = (),
+    binary_kernels: Collection[tf.Variable] = (),
     gradient_clip: float = 0.0,
 ) -> tf.keras.optimizers.Optimizer:
-    """The optimizer of a training run: SGD or Adam under a cosine schedule, with L2 and clipping.
+    """The optimizer of a training run under a cosine schedule, with L2 and clipping.
 
     Args:
-        name: "sgd" or "adam".
+        name: "sgd", "adam", or "bop", see `Bop`.
         learning_rate: at the first step, or at the end of the warm-up.
         steps: the number of steps after which the learning rate is 0, warm-up included.
         warmup_steps: over how many of them the learning rate first rises linearly from 0.
-        momentum: of SGD; Adam has its own.
+        momentum: of SGD; the others have their own.
         weight_decay: L2 on all variables but those of `without_decay`.
         without_decay: variables without L2.
+        binary_kernels: the latent weights that Bop turns; they have no L2 with it.
         gradient_clip: largest global norm of the gradient; 0 for none.
 
     Raises:
@@ -112,6 +164,8 @@ def make_optimizer(
     }
     if name == "adam":
         optimizer = Adam(schedule, **options)
+    elif name == "bop":
+        optimizer = Bop(schedule, binary_kernels=binary_kernels, **options)
     else:
         optimizer = SGD(schedule, momentum=momentum, **options)
     optimizer.exclude_from_weight_decay(var_list=list(without_decay))

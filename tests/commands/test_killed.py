@@ -15,7 +15,14 @@ import time
 import forked
 import pytest
 import tensorflow as tf
-from commands import SEARCH_OF_3, TRAIN, check_equal_searches, check_equal_trainings, succeed
+from commands import (
+    SEARCH_OF_3,
+    TRAIN,
+    check_equal_searches,
+    check_equal_trainings,
+    read_json,
+    succeed,
+)
 
 from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.training import callback
@@ -167,17 +174,22 @@ def test_search(runs, tmp_path, data_dir, kills, instant):
 
 @EACH
 def test_train(tmp_path, data_dir, genotype, kills, instant):
-    clock = tmp_path / "done"
+    """A child of residual units with its parent as teacher, trained by Adam."""
+    clock, teacher = tmp_path / "done", tmp_path / "teacher"
+    given = (*TRAIN, f"--genotype={genotype}", f"--data_dir={data_dir}")
+    succeed(forked.run("train", *given, "--precision=parent", f"--workdir={teacher}"))
 
     def train(folder, kind=None, limit=None):
         arguments = (
-            *(*TRAIN, "--config.training.epochs=4", f"--genotype={genotype}"),
-            *(f"--workdir={folder}", f"--data_dir={data_dir}"),
+            *(*given, "--config.training.epochs=4", f"--teacher={teacher}"),
+            f"--workdir={folder}",
             "--verbosity=-2",  # Keras would warn that to save takes longer than such a step
         )
         watched = functools.partial(killed_after, clock, kind, limit)
         return forked.run("train", *arguments, before=watched)
 
     whole, *trainings = kill_again_and_again(train, clock, kills, instant)
+    config = read_json(whole / "config.json")["config"]
+    assert (config["network"]["unit"], config["training"]["optimizer"]) == ("residual", "adam")
     for folder in trainings:
         check_equal_trainings(folder, whole)

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import types
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from cpnas_tf.runs import progress, search_log
 from cpnas_tf.search import pc_darts
 from cpnas_tf.search.mixed_supernet import MixedSupernet
 from cpnas_tf.search.pc_darts import PCDarts, derive_cell
+from cpnas_tf.training.optimizers import SGD, Adam
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -270,6 +272,17 @@ class TestSearch:
             "4 epochs in 0:00:"
         )
 
+    @pytest.mark.parametrize(("name", "kind"), [("sgd", SGD), ("adam", Adam)])
+    def test_the_optimizer_of_the_weights(self, monkeypatch, name, kind):
+        made = []
+        monkeypatch.setattr(pc_darts, "MixedSupernet", lambda **_: mock.Mock(compile=compiled))
+
+        def compiled(optimizer, *, architecture_optimizer, warmup_steps):
+            made.append((type(optimizer), type(architecture_optimizer)))
+
+        PCDarts(TRAIN, VALIDATION, **{**SETTINGS, "optimizer": name})._build()
+        assert made == [(kind, Adam)]
+
     def test_the_plan_says_what_it_will_cost(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         lines = PCDarts(TRAIN, VALIDATION, **SETTINGS).plan().splitlines()
@@ -296,6 +309,8 @@ class TestSearch:
             ({"epochs": 0}, "epochs must be a whole number >= 1, received: 0"),
             ({"warmup_epochs": 4}, "warmup_epochs must be less than the 4 epochs, received: 4"),
             ({"batch_size": 18}, "batch_size must be at most the 17 images .* received: 18"),
+            ({"optimizer": "lamb"}, "optimizer must be one of .*, received: 'lamb'"),
+            ({"optimizer": "bop"}, "optimizer must be one of sgd, adam, received: 'bop'"),
             ({"learning_rate": 0}, "learning_rate must be a number > 0, received: 0"),
             ({"architecture_learning_rate": math.nan}, "architecture_learning_rate must .* nan"),
             ({"architecture_weight_decay": -1}, "architecture_weight_decay must .* received: -1"),

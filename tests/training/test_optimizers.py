@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from cpnas_tf.catalogue import OPTIMIZERS
-from cpnas_tf.training.optimizers import make_optimizer
+from cpnas_tf.training.optimizers import Bop, make_optimizer
 
 
 class TestOptimizer:
@@ -75,6 +75,37 @@ class TestOptimizer:
         for value, expected in zip(found, self.expected(rule, clip=clip, l2=l2), strict=True):
             np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
 
+    @pytest.mark.parametrize("clip", [0, 0.5])
+    def test_bop_turns_signs_where_the_mean_gradient_has_them(self, clip):
+        """The first variable is a 1-bit kernel, the second has Adam's rule; see Bop's equations."""
+        gamma_share, threshold = 2.0, 0.05
+        weights, biases = self.start()
+        mean, turned = np.zeros_like(weights), 0
+        for step, gradients in enumerate(self.gradients()):
+            norm = math.sqrt(sum(np.sum(gradient**2) for gradient in gradients))
+            gradient = gradients[0] * (min(1, clip / norm) if clip else 1)
+            gamma = gamma_share * 0.1 * 0.5 * (1 + math.cos(math.pi * step / self.STEPS))
+            mean = (1 - gamma) * mean + gamma * gradient
+            turns = (np.sign(mean) == np.sign(weights)) & (np.abs(mean) > threshold)
+            weights, turned = np.where(turns, -weights, weights), turned + turns.sum()
+        assert 0 < turned < weights.size * self.STEPS / 2
+
+        variables = [tf.Variable(start, dtype=tf.float32) for start in self.start()]
+        optimizer = Bop(
+            tf.keras.optimizers.schedules.CosineDecay(0.1, self.STEPS),
+            binary_kernels=variables[:1],
+            threshold=threshold,
+            gamma_share=gamma_share,
+            l2=0.3,
+            global_clipnorm=clip or None,
+        )
+        for gradients in self.gradients():
+            gradients = [tf.constant(gradient, tf.float32) for gradient in gradients]
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        np.testing.assert_allclose(variables[0], weights, rtol=1e-6)
+        adam = self.found("adam", clip=clip, l2=0.3)
+        np.testing.assert_allclose(variables[1], adam[1], rtol=1e-6)
+
     @pytest.mark.parametrize("name", OPTIMIZERS)
     def test_some_variables_have_no_decay(self, name):
         def found(l2, *, kept=()):
@@ -106,7 +137,7 @@ class TestOptimizer:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"name": "lamb"}, "optimizer must be one of sgd, adam, received: 'lamb'"),
+            ({"name": "lamb"}, "optimizer must be one of sgd, adam, bop, received: 'lamb'"),
             ({"learning_rate": 0}, "learning_rate must be a number > 0, received: 0"),
             ({"learning_rate": math.nan}, "learning_rate must be .* received: nan"),
             ({"learning_rate": math.inf}, "learning_rate must be .* received: inf"),
