@@ -261,7 +261,8 @@ def comparison(
         rows[-1] += map(_number, costs)
     text = (
         "Saving and speedup compare bits and FLOPs with those of WRN-22 in full precision on the "
-        "32x32 images of CIFAR-10. A network for other images has no speedup."
+        "32x32 images of CIFAR-10. A network for other images has no speedup. As the paper does, "
+        "they count convolutions and classifiers; cpnas profile counts the rest as well."
     )
     if not trained:
         text += " No trained network was given (--train)."
