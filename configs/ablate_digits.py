@@ -41,11 +41,8 @@ def get_config():
             },
             "network": {"cells": 3, "channels": 16, "unit": "residual"},
             "training": {
-                "epochs": 40,
-                "batch_size": 128,
-                "optimizer": "adam",
-                "learning_rate": 0.02,
-                "weight_decay": 0.0,
+                **{"epochs": 40, "batch_size": 128, "optimizer": "adam"},
+                **{"learning_rate": 0.02, "weight_decay": 0.0},
             },
             "child_parent": {"filter_weight": 1e-3, "centre_weight": 1e-2},
         }

@@ -23,9 +23,7 @@ def get_config():
             "data": {"name": "digits", "split": "train", "image_size": placeholder(int)},
             "split": {"train_images": 1152, "validation_images": 256, "seed": 0},
             "search": {
-                "cells": 3,
-                "channels": 16,
-                "unit": "residual",
+                **{"cells": 3, "channels": 16, "unit": "residual"},
                 "rounds": 1,
                 "beta": 2.0,
                 "batch_size": 128,
