@@ -64,6 +64,14 @@ def test_what_is_not_a_module_is_installed_too():
     assert listed == files - compiled - set(MODULES)
 
 
+def test_every_room_is_installed():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    rooms = {f"cpnas_tf.{path.parent.name}" for path in (ROOT / "cpnas_tf").glob("*/__init__.py")}
+    assert listed == {"cpnas_tf", "cpnas_tf.configs", *rooms}
+
+
 IMPORT_ERROR = """
 try:
     import cpnas_tf
