@@ -64,6 +64,6 @@ def test_its_settings_are_refused_before_anything_is_written(tmp_path, data_dir,
 
 def test_without_its_row_it_is_unknown(tmp_path):
     arguments = (*SEARCH, "--config.method=drawn", f"--workdir={tmp_path}/run")
-    known = "random, bnas, bnas_w1a32, cpnas, pc_darts, guided"
+    known = "random, bnas, bnas_w1a32, cpnas, pc_darts, best_of_n, evolution, guided"
     value = f"method must be one of {known}, received: 'drawn'"
     check_refused(tmp_path, "search", *arguments, value=value)
