@@ -104,14 +104,15 @@ def main() -> None:
         if worker:
             return
         best = history.best(epochs)
+        part = "validation" if validation else "test"
         metrics = {
             **epochs[-1],
             "best_val_accuracy": best["val_accuracy"],
             "best_epoch": best["epoch"],
+            "validated_on": part,
             "precision": precision,
             "parameters": planned.model.count_params(),
             "seconds": round(sum(row["seconds"] for row in epochs), 1),
         }
         files.write_json(os.path.join(FLAGS.workdir, "metrics.json"), metrics)
-    part = "validation" if validation else "test"
     show(f"{precision}: {part} accuracy {metrics['val_accuracy']:.2%} ({FLAGS.workdir})")

@@ -143,12 +143,14 @@ def _training(trained):
 {what}: {_precision(trained)}.
 Trained on `{shown_name(name)}`: {source or "see its source for its terms"}.
 """
+    part = "test"
     if trained.evaluation:
         accuracy = "{accuracy:.2%} of {examples} images".format(**trained.evaluation)
     else:
         accuracy = "{val_accuracy:.2%}".format(**trained.metrics)
+        part = trained.metrics.get("validated_on", part)
     sizes = ", ".join(f"{name} {value}" for name, value in trained.config["network"].items())
-    return text, [("test accuracy", accuracy), ("network", sizes)]
+    return text, [(f"{part} accuracy", accuracy), ("network", sizes)]
 
 
 def _precision(trained):

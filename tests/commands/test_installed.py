@@ -93,7 +93,8 @@ def test_it_searches_with_a_config_of_the_package(site, tmp_path):
 
 def test_an_editable_installation_has_the_configs(tmp_path):
     ended = cpnas(unpacked(tmp_path, "editable"), "search", "--config=nothing", "--workdir=run")
-    assert "neither a file nor one of cifar10, digits, imagenet" in ended.stderr
+    names = [name[7:-3] for name in CONFIGS if name.startswith("search_")]
+    assert f"neither a file nor one of {', '.join(names)}\n" in ended.stderr
 
 
 class TestCpnas:

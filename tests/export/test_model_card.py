@@ -59,6 +59,10 @@ class TestModelCard:
         assert (tmp_path / "genotype.png").read_bytes().startswith(b"\x89PNG")
         for part in ("1-bit", "`digits`", "CC BY 4.0", "50.00%", "cells 10, channels 56"):
             assert part in text
+        assert "| test accuracy | 50.00% |" in text
+        (workdir / "metrics.json").write_text('{"val_accuracy": 0.5, "validated_on": "validation"}')
+        text = written(tmp_path, trained=TrainedRun(str(workdir)))
+        assert "| validation accuracy | 50.00% |" in text
         evaluation = {"accuracy": 0.875, "examples": 360}
         (workdir / "evaluation.json").write_text(json.dumps(evaluation))
         assert "87.50% of 360 images" in written(tmp_path, trained=TrainedRun(str(workdir)))
