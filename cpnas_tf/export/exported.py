@@ -122,9 +122,10 @@ def thumbnail(photo: str | os.PathLike[str], side: int) -> np.ndarray:
 
 def _encoded(photo: str | os.PathLike[str]) -> bytes:
     """A photo as a JPEG or PNG file that a graph decodes as the training's reader did."""
+    pixels = folder.decode(photo)  # of a broken file TensorFlow would write more than its error
     if folder.is_plain(photo):
         with open(photo, "rb") as file:
             return file.read()
     png = io.BytesIO()
-    Image.fromarray(folder.decode(photo)).save(png, "PNG")
+    Image.fromarray(pixels).save(png, "PNG")
     return png.getvalue()
