@@ -44,15 +44,6 @@ from cpnas_tf.runs import search_log
 from cpnas_tf.runs.progress import text_table
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("workdir", None, "Folder of the searches and results.", required=True)
-flags.DEFINE_string("data_dir", None, "TFDS data directory, TFDS's own by default.")
-flags.DEFINE_list("search_seeds", ["0"], "Seeds of the searches.")
-flags.DEFINE_integer("training_seeds", 2, "Trainings per genotype.")
-flags.DEFINE_integer("random", 4, "Random genotypes per search seed.")
-flags.DEFINE_integer("epochs", 2, "Epochs of a training afresh.")
-flags.DEFINE_integer("inputs", 5, "How many edges a node keeps in the search; 5 keeps all.")
-flags.DEFINE_float("beta", 0.0, "beta_P of the search.")
-flags.DEFINE_bool("summarize", False, "Print the table of the trainings that are done.")
 
 NETWORK = {"cells": 3, "channels": 16, "unit": "residual"}
 TRAINING = {
@@ -112,13 +103,13 @@ def genotype_of(row):
     return Genotype.from_choices(row[name] for name in CHOICES)
 
 
-def compared(seed, found, rows):
+def compared(seed, found, rows, *, random=4):
     """What a search is compared with: `(name, genotype's number, genotype)`."""
     other = 10_000 + seed  # of draws that no search makes
     groups = {
         "found": [found],
         "proposed": [genotype_of(max(last_round(rows), key=lambda row: row["score"]))],
-        "random": drawn(FLAGS.random, other),
+        "random": drawn(random, other),
         "best_of_random": [
             genotype_of(
                 max((row for row in rows if row["phase"] == "random"), key=lambda row: row["score"])
@@ -206,7 +197,7 @@ def key(row):
 
 def compare(seed, found, log, trainer, path):
     """Does the trainings of a search seed that are not done, one row of results.csv each."""
-    genotypes = compared(seed, found, log)
+    genotypes = compared(seed, found, log, random=FLAGS.random)
     for training_seed in range(FLAGS.training_seeds):
         for name, number, genotype in genotypes:
             row = {
@@ -266,5 +257,19 @@ def main(_):
             print(summarize(done(path)), flush=True)
 
 
+def define_flags():
+    """Defines the flags; not on import, since a test imports several benchmarks."""
+    flags.DEFINE_string("workdir", None, "Folder of the searches and results.", required=True)
+    flags.DEFINE_string("data_dir", None, "TFDS data directory, TFDS's own by default.")
+    flags.DEFINE_list("search_seeds", ["0"], "Seeds of the searches.")
+    flags.DEFINE_integer("training_seeds", 2, "Trainings per genotype.")
+    flags.DEFINE_integer("random", 4, "Random genotypes per search seed.")
+    flags.DEFINE_integer("epochs", 2, "Epochs of a training afresh.")
+    flags.DEFINE_integer("inputs", 5, "How many edges a node keeps in the search; 5 keeps all.")
+    flags.DEFINE_float("beta", 0.0, "beta_P of the search.")
+    flags.DEFINE_bool("summarize", False, "Print the table of the trainings that are done.")
+
+
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

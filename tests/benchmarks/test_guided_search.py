@@ -3,18 +3,11 @@
 import collections
 
 import guided_search
-import pytest
 from fake_trainings import run_trainings
 
 from cpnas_tf.genotypes import CHOICES, Genotype
 
 FOUND = Genotype(["skip_connect"] * 10 + ["sep_conv_3x3"] * 4, ["max_pool_3x3"] * 14)
-
-
-@pytest.fixture(autouse=True)
-def flags():
-    if not guided_search.FLAGS.is_parsed():
-        guided_search.FLAGS(["guided_search", "--workdir=unused"])
 
 
 def test_what_a_search_is_compared_with():

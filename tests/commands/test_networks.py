@@ -90,6 +90,7 @@ class TestFolder:
                     small_folder.write(tmp_path / "pets" / split / name / f"{number}.png", image)
         return (
             *(*TRAIN, "--config.training.batch_size=4", f"--genotype={genotype}"),
+            "--config.training.learning_rate=0.1",  # turns signs in a few steps
             *(f"--config.data.name=folder:{tmp_path}/pets", f"--workdir={tmp_path}/run"),
         )
 

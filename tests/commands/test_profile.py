@@ -10,7 +10,15 @@ import pytest
 from commands import TRAIN, check_refused, read_csv, run_process, succeed
 
 from cpnas_tf.catalogue import REFERENCE_NETWORKS
+from cpnas_tf.genotypes import CHOICES, Genotype
 from cpnas_tf.networks import reference
+
+
+@pytest.fixture
+def genotype(tmp_path):
+    """A genotype's file: a skip on every edge, whose costs are counted by hand."""
+    Genotype.from_choices(["skip_connect"] * len(CHOICES)).save(tmp_path / "genotype.json")
+    return tmp_path / "genotype.json"
 
 
 def without_data():
