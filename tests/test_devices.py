@@ -230,6 +230,27 @@ def test_two_devices_and_two_processes_search_alike(tmp_path, data_dir):
         assert "workers: 3 there, 2 here" in outcome.stderr
 
 
+def test_two_devices_and_two_processes_search_alike_by_the_guided_search(tmp_path, data_dir):
+    guided = {"cells": 1, "channels": 2, "batch_size": 32, "inputs": 2, "beta": 0.5}
+    guided |= {"first": 3, "rounds": 1, "proposals": 1, "finalists": 1, "epochs": 1}
+    guided |= {"operations": ("avg_pool_3x3", "dil_conv_3x3"), "finalist_epochs": 1}
+    settings = [f"--config.guided.{name}={value}" for name, value in guided.items()]
+    arguments = (*SEARCH, "--config.method=guided", *settings, f"--data_dir={data_dir}")
+    for outcome in run_workers(tmp_path / "workers", *arguments):
+        assert (outcome.code, outcome.stderr) == (0, "")
+    assert outcome.stdout == "worker 1 of 2 waits for the others\n"
+    outcome = forked.run(
+        "search",
+        *arguments,
+        "--config.strategy=mirrored",
+        f"--workdir={tmp_path}/mirrored",
+        before=two_cpus,
+    )
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert results(tmp_path / "workers") == results(tmp_path / "mirrored")
+    assert len(results(tmp_path / "workers")[0]) == 1 + 3 + 1 + 1
+
+
 _POOLS = ["max_pool_3x3" if edge in ((0, 2), (1, 2), (2, 5)) else "none" for edge in EDGES]
 POOLED = Genotype(normal=_POOLS, reduce=_POOLS)
 TRAIN = (
