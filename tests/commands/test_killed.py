@@ -28,6 +28,7 @@ from cpnas_tf.runs.checkpoints import Checkpoints
 from cpnas_tf.training import callback
 
 KINDS = ("compute", "file", "checkpoint")
+RESULTS = ("genotype.json", "metrics.json")  # of a search, of a training
 
 
 def is_half_written(folder):
@@ -83,7 +84,8 @@ def at_random(number, generator):
 def kill_again_and_again(run, clock, kills, instant):
     """Runs a command once in peace, and then until it was killed so often.
 
-    A run that finished before its time starts again, in a new folder.
+    A run that finished before its time starts again, in a new folder, and so does one that was
+    killed when its result was there.
 
     Args:
         run: function of a folder and of a `kind` and a `limit`, as of `kill_after`, that gives the
@@ -110,6 +112,7 @@ def kill_again_and_again(run, clock, kills, instant):
             assert is_half_written(folders[-1]) or kind == "compute"
         else:
             succeed(outcome)
+        if any((folders[-1] / name).exists() for name in RESULTS):
             folders.append(clock.parent / str(len(folders) - 1))
     succeed(run(folders[-1]))
     assert not any(map(is_half_written, folders))
