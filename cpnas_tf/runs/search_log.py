@@ -112,7 +112,10 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 if len(fields) != len(kind.columns):
                     raise ValueError(f"expected {len(kind.columns)} values, received {len(fields)}")
                 rows.append(kind.parse(dict(zip(kind.columns, fields, strict=True))))
-                last = [[row[name] for name in kind.position] for row in rows[-2:]]
+                last = [tuple(row[name] for name in kind.position) for row in rows[-2:]]
+                if len(last) == 1 and kind.first not in (None, last[0]):
+                    begin = ", ".join(map("{} {}".format, kind.position, kind.first))
+                    raise ValueError(f"the first row must be {begin}: rows are missing")
                 if len(last) == 2 and last[0] >= last[1]:
                     raise ValueError(f"{', '.join(kind.position)} must increase from line to line")
     except FileNotFoundError:
@@ -197,19 +200,22 @@ class Kind(NamedTuple):
     Attributes:
         columns: their names.
         position: those that increase from row to row; the first is no other kind's.
+        first: the position of the first row, or None if it can be any.
         parse: function from the texts of a row to its values, both by column.
     """
 
     columns: tuple[str, ...]
     position: tuple[str, ...]
+    first: tuple[int, ...] | None
     parse: Callable[[dict], dict]
 
 
 # What a row is.
 KINDS = {
-    "architectures": Kind(COLUMNS, POSITION, _parse_row),
-    "epochs": Kind(EPOCH_COLUMNS, ("epoch",), _parse_epoch),
-    "trainings": Kind(TRAINING_COLUMNS, ("training",), _parse_training),
+    "architectures": Kind(COLUMNS, POSITION, (0, 0, 0), _parse_row),
+    "epochs": Kind(EPOCH_COLUMNS, ("epoch",), (1,), _parse_epoch),
+    # Several tuners may finish another training first.
+    "trainings": Kind(TRAINING_COLUMNS, ("training",), None, _parse_training),
 }
 
 

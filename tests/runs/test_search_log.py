@@ -68,6 +68,7 @@ def test_epochs_are_read_as_they_were_written(tmp_path, count):
         (",0.5,,,", ",0.5,,inf,", "line 2: architecture_accuracy must be finite, received inf"),
         (",1.500\n", "\n", "line 2: expected 34 values, received 33"),
         ("\n1,none", "\n1,non", "line 2: unknown operation 'non'"),
+        ("\n1,none", "\n2,none", "line 2: the first row must be epoch 1: rows are missing"),
     ],
 )
 def test_a_broken_log_of_epochs_is_one_clear_line(tmp_path, old, new, message):
@@ -149,6 +150,7 @@ def replaced(old, new):
         (replaced(",skip_connect,", ",skip,"), "unknown operation 'skip' in column"),
         (replaced("\n0,0,0,", "\n0,x,0,"), "line 2: .*'x'"),
         (replaced("\n0,0,0,", "\n7,0,0,"), "line 2: stage must be 0 to 6, received 7"),
+        (replaced("\n0,0,0,", "\n0,0,1,"), "line 2: the first row must be stage 0, round 0"),
         (replaced(",1.500\n", ",nan\n"), "line 2: seconds must be finite, received nan"),
         (replaced("0,0,0,", '0,0,"0,'), "cannot read the search log"),
         (lambda text: text.encode() + b"\xff\n", "cannot read the search log"),
