@@ -54,25 +54,9 @@ class Pair:
     ) -> None:
         self.supernets, self.images = supernets, steps * batch_size
         self._stream, self._validation, self.steps = stream, validation, steps
-        self.rate, self._step = rate, {"momentum": momentum, "weight_decay": weight_decay}
-        self.strategy = tf.distribute.get_strategy()
-        self.train_step = compiled(self._train_all)
+        self.rate, self.strategy = rate, tf.distribute.get_strategy()
+        self.train_step = make_train_step(supernets, momentum=momentum, weight_decay=weight_decay)
         self.count_correct = compiled(self._count_all)
-
-    def _train_all(self, images, labels, choices, learning_rate):
-        """A step of each supernet; their losses, each the mean over the replicas."""
-
-        def replica(images, labels):
-            images, labels = share(images), share(labels)
-            return [
-                supernet.train_step(
-                    images, labels, choices, learning_rate=learning_rate, **self._step
-                )
-                for supernet in self.supernets.values()
-            ]
-
-        losses = self.strategy.run(replica, args=(images, labels))
-        return [self.strategy.reduce("mean", loss, axis=None) for loss in losses]
 
     def _count_all(self, images, labels, choices):
         """How many images of a batch each supernet gets right."""
@@ -167,6 +151,35 @@ class Pair:
             "total_seconds": first + architectures * (self.steps * mean_step + validation),
             "peak_bytes": devices.peak_bytes(),
         }
+
+
+def make_train_step(supernets: Mapping[str, Supernet], **settings: float) -> Callable[..., Any]:
+    """A traced step of each supernet under the strategy in whose scope it is made.
+
+    Args:
+        supernets: by precision.
+        settings: `momentum` and `weight_decay`, see `Supernet.train_step`.
+
+    Returns:
+        A function of a batch's images and labels, the choices and the learning rate, that gives a
+        loss for each supernet, the mean over the replicas.
+    """
+    strategy = tf.distribute.get_strategy()
+
+    def train(images, labels, choices, learning_rate):
+        def replica(images, labels):
+            images, labels = share(images), share(labels)
+            return [
+                supernet.train_step(
+                    images, labels, choices, learning_rate=learning_rate, **settings
+                )
+                for supernet in supernets.values()
+            ]
+
+        losses = strategy.run(replica, args=(images, labels))
+        return [strategy.reduce("mean", loss, axis=None) for loss in losses]
+
+    return compiled(train)
 
 
 def share(batch: tf.Tensor) -> tf.Tensor:

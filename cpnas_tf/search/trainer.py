@@ -19,7 +19,7 @@ import tensorflow as tf
 from cpnas_tf import devices
 from cpnas_tf.genotypes import Genotype
 from cpnas_tf.networks.formulations import compiled
-from cpnas_tf.search.pair import share
+from cpnas_tf.search.pair import make_train_step, share
 from cpnas_tf.search.supernet import Supernet
 
 
@@ -57,27 +57,11 @@ class Trainer:
         self.supernets, self.steps, self.images = supernets, steps, steps * batch_size
         self._stream, self._validation = stream, validation
         self._learning_rate = learning_rate
-        self._step = {"momentum": momentum, "weight_decay": weight_decay}
         self.strategy = tf.distribute.get_strategy()
-        self.train_step = compiled(self._train_step)
+        self.train_step = make_train_step(supernets, momentum=momentum, weight_decay=weight_decay)
         self.measure = compiled(self._measure)
         self._batches: Iterator | None = None
         self._next_step = 0  # of the stream
-
-    def _train_step(self, images, labels, choices, learning_rate):
-        """A step of each supernet; their losses, each the mean over the replicas."""
-
-        def replica(images, labels):
-            images, labels = share(images), share(labels)
-            return [
-                supernet.train_step(
-                    images, labels, choices, learning_rate=learning_rate, **self._step
-                )
-                for supernet in self.supernets.values()
-            ]
-
-        losses = self.strategy.run(replica, args=(images, labels))
-        return [self.strategy.reduce("mean", loss, axis=None) for loss in losses]
 
     def _measure(self, images, labels, choices):
         """The summed loss and the number of hits of each supernet on a batch."""
